@@ -1,0 +1,144 @@
+"""The envelope: what is published for one request or one part of it, and its form on the wire.
+
+A message is `4 bytes header length (big endian) | msgpack map | body`. The header is small and every hop reads it; the body is opaque to
+all but the executors (`content_type` says how to read it), so a gateway forwards a client's bytes as they came and nobody copies them
+twice. Short keys keep the header near 200 bytes. Fields at their default are left out. Keys this version does not know are kept in
+`extra` and passed on, so that an older worker in the middle of a flow does not strip what a newer one wrote.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+import msgpack
+
+from .errors import OK, InvalidInput, Status
+
+VERSION = 1
+MAX_HEADER_BYTES = 256 * 1024
+
+JSON = "application/json"
+COLUMNS = "application/vnd.streamflow.columns"  # broker/codec/columns.py: msgpack, a value list per field
+PROTOBUF = "application/vnd.jina.data"  # bytes of a jina DataRequestProto.DataContentProto
+EMPTY = ""  # no documents at all: a parameters-only request
+
+
+class Hop(NamedTuple):
+    """One entry of the trail: what Jina calls a route. Times are Unix seconds, 0.0 = not there yet."""
+
+    executor: str
+    replica: str = ""
+    enqueued: float = 0.0
+    started: float = 0.0
+    ended: float = 0.0
+    attempt: int = 1
+
+
+class Claim(NamedTuple):
+    """Where a body above the inline limit lies: object-store key, size in bytes, SHA-256 in hex."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+class Envelope(NamedTuple):
+    """One request (or part, or answer) as it travels. Immutable; `_replace` makes the next hop's."""
+
+    request_id: str  # unique, given by whoever accepts the request; never a client's own string
+    flow: str = ""
+    flow_version: str = ""
+    endpoint: str = "/"
+    run: str = ""  # tells a second run of the same request (asked again, replayed) from the first
+    hop: str = ""  # executor this message is for; "" in an answer
+    client_id: str = ""  # the request id that the client sent, echoed back, never used for routing
+    content_type: str = EMPTY
+    accept: str = COLUMNS  # content type the answer must have
+    reply: str = ""  # reply subject
+    deadline: float = 0.0  # Unix seconds after which nobody wants the answer; 0.0 = none
+    lane: str = "now"
+    target_executor: str = ""  # regular expression, tried with re.match
+    part: str = ""  # branch or shard this part stands for; "" = the whole request
+    position: int = -1  # of a stream part, from 0; -1 = not a stream
+    final: bool = True  # last part of a stream
+    attempt: int = 1  # delivery that produced an answer (JetStream's num_delivered)
+    parameters: dict[str, Any] = {}
+    results: dict[str, Any] = {}
+    trail: tuple[Hop, ...] = ()
+    trace: dict[str, str] = {}
+    status: Status = OK
+    claim: Claim | None = None
+    extra: dict[str, Any] = {}
+    body: bytes | memoryview = b""
+
+    def remaining_s(self) -> float | None:
+        """Seconds until the deadline (negative when it has passed), None when there is none."""
+        return self.deadline - time.time() if self.deadline else None
+
+
+# field -> key on the wire. Never re-use a key; golden files in tests/unit/broker hold every released form.
+_KEYS: dict[str, str] = {
+    "request_id": "id", "flow": "f", "flow_version": "fv", "endpoint": "on", "run": "rn", "hop": "h", "client_id": "ci",
+    "content_type": "ct", "accept": "ac", "reply": "re", "deadline": "dl", "lane": "ln", "target_executor": "te",
+    "part": "pt", "position": "ps", "final": "fi", "attempt": "at", "parameters": "p", "results": "rs",
+    "trail": "tr", "trace": "tc", "status": "st", "claim": "cl",
+}  # fmt: skip
+_FIELDS = {key: field for field, key in _KEYS.items()}
+_DEFAULTS = Envelope._field_defaults
+_WIRE = tuple((Envelope._fields.index(field), key, _DEFAULTS.get(field)) for field, key in _KEYS.items())
+
+
+def encode(envelope: Envelope) -> bytes:
+    """The message for `envelope`: header length, header, body."""
+    header: dict[str, Any] = {"v": VERSION}
+    for index, key, default in _WIRE:
+        value = envelope[index]
+        if value != default:
+            header[key] = value
+    if envelope.status is not OK:
+        header["st"] = envelope.status.to_wire()
+    if envelope.extra:
+        header.update(envelope.extra)
+    packed = msgpack.packb(header, use_bin_type=True, default=_plain)
+    return b"".join((len(packed).to_bytes(4, "big"), packed, envelope.body))
+
+
+def decode(message: bytes) -> Envelope:
+    """The envelope in `message`; its body is a view of the message, not a copy. Raises `InvalidInput` for anything else."""
+    try:
+        end = 4 + int.from_bytes(message[:4], "big")
+        if not 4 < end <= len(message) or end > MAX_HEADER_BYTES:
+            raise ValueError(f"header of {end - 4} bytes in a message of {len(message)}")
+        header = msgpack.unpackb(message[4:end], raw=False, strict_map_key=False)
+        return _from_header(header, memoryview(message)[end:])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, msgpack.UnpackException) as error:
+        raise InvalidInput(f"not an envelope: {error}") from error
+
+
+def _from_header(header: dict[str, Any], body: memoryview) -> Envelope:
+    version = header.pop("v")
+    if version > VERSION:
+        raise ValueError(f"envelope version {version}, this worker reads up to {VERSION}")
+    values: dict[str, Any] = {"body": body}
+    for key, value in header.items():
+        field = _FIELDS.get(key)
+        if field is None:
+            values.setdefault("extra", {})[key] = value
+        else:
+            values[field] = value
+    if "trail" in values:
+        values["trail"] = tuple(Hop(*hop[:6]) for hop in values["trail"])
+    if "status" in values:
+        values["status"] = Status.from_wire(values["status"])
+    if "claim" in values:
+        values["claim"] = Claim(*values["claim"][:3])
+    return Envelope(**values)
+
+
+def _plain(value: Any) -> Any:
+    """Parameters and results may hold numpy or pydantic values: send them as plain ones."""
+    for method in ("tolist", "model_dump", "isoformat"):
+        if hasattr(value, method):
+            return getattr(value, method)()
+    return str(value)

@@ -1,0 +1,264 @@
+"""Flow definition: executors and their edges as immutable data. Pure: no I/O, no documents.
+
+A `Graph` is built by the Python builders and the YAML reader, checked once by `validate`, stored in the flow's key-value bucket as
+`to_dict`, and read by every role. Where a request goes next is computed from it by `routing.py`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any
+
+from .conditions import compile_condition
+from .errors import FlowError, InvalidInput, NotFound
+from .subjects import token
+
+GATEWAY = "gateway"  # entry of a flow in `needs`, and the place where its leaves meet
+RESERVED = frozenset({GATEWAY, "dead", "job", "jobs", "in", "journal", "result", "results", "ctl", "blobs", "reply"})
+_STREAM_SUFFIXES = ("_all", "_part", "_log")
+
+
+class Polling(StrEnum):
+    """Which shards get a request."""
+
+    ANY = "ANY"
+    ALL = "ALL"
+
+
+DEFAULT_POLLING: Mapping[str, Polling] = {"/index": Polling.ANY, "/search": Polling.ALL, "*": Polling.ANY}
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One executor of a flow: what routing needs to know about it, and in `options` what only the starter of its processes needs.
+
+    `polling` holds what the user set, by endpoint or `*`; `polls_all` adds Jina's defaults. `options` (uses, uses_with, env ...) may hold
+    Python objects and secrets: it is never part of `to_dict`, of the version or of a comparison.
+    """
+
+    name: str
+    needs: tuple[str, ...] = (GATEWAY,)
+    replicas: int = 1
+    shards: int = 1
+    polling: Mapping[str, Polling] = field(default_factory=dict)
+    when: Mapping[str, Any] | None = None  # docarray's query language, see conditions.py
+    floating: bool = False
+    external: bool = False  # someone else runs its workers
+    hosts: tuple[str, ...] = ()  # broker addresses of an external executor; empty = this flow's broker
+    external_flow: str = ""  # flow and executor name that an external executor's workers serve under; "" = as here
+    external_executor: str = ""
+    no_reduce: bool = False
+    partitions: int = 1  # reducers that share the joins before this executor and the gathers after it
+    allow_partial: bool = False  # at the deadline answer with the parts that came, marked, instead of an error
+    retries: int | None = None  # extra attempts after an exception of `retry_on`; None = no retries
+    retry_on: tuple[str, ...] = ()  # class names of exceptions
+    max_deliver: int | None = None  # worker deaths on one request before quarantine; None = the role's setting
+    ack_wait_s: float | None = None
+    timeout_ready_ms: int = 600_000  # -1 = wait for ever (Jina's unit)
+    options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def polls_all(self, endpoint: str) -> bool:
+        """Whether every shard gets a request for `endpoint`.
+
+        Looks at the user's own entry, Jina's default for the endpoint, the user's `*`; else ANY. So `polling="ALL"` leaves `/index` at ANY.
+        """
+        if self.shards == 1:
+            return False
+        for table, key in ((self.polling, endpoint), (DEFAULT_POLLING, endpoint), (self.polling, "*")):
+            if key in table:
+                return table[key] is Polling.ALL
+        return False
+
+    @property
+    def shard_names(self) -> tuple[str, ...]:
+        """Part names of an ALL-polled answer: "0", "1" ..."""
+        return tuple(map(str, range(self.shards)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form without `options`; fields at their default are left out."""
+        plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "options"}
+        return {key: _plain(value) for key, value in plain.items() if key == "name" or value != _NODE_DEFAULTS[key]}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Node:
+        """The node that `to_dict` wrote; unknown keys are ignored (a graph's version tells when they mattered)."""
+        known: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in raw.items() if key in _NODE_FIELDS
+        }
+        known["polling"] = {endpoint: Polling(value) for endpoint, value in raw.get("polling", {}).items()}
+        return cls(**known)
+
+
+_NODE_DEFAULTS: dict[str, Any] = {each.name: getattr(Node("x"), each.name) for each in fields(Node)}
+_NODE_FIELDS = frozenset(_NODE_DEFAULTS) - {"options"}
+_NOT_ROUTING = frozenset({"replicas", "retries", "retry_on", "max_deliver", "ack_wait_s", "timeout_ready_ms"})
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A flow: its name and its executors in the order they were added. Call `validate` before first use.
+
+    `version` is 16 hex digits of a SHA-256 over all that changes routing; scaling or retry settings do not change it.
+    """
+
+    flow: str
+    nodes: tuple[Node, ...] = ()
+    version: str = field(init=False, compare=False, default="")
+    _index: dict[str, Node] = field(init=False, compare=False, repr=False, default_factory=dict)
+    plans: dict[str, Any] = field(init=False, compare=False, repr=False, default_factory=dict)  # cache of routing.py
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "nodes", tuple(self.nodes))
+        self._index.update({node.name: node for node in self.nodes})
+        object.__setattr__(self, "version", _version_of(self))
+
+    def __hash__(self) -> int:
+        return hash((self.flow, self.version))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._index
+
+    def node(self, name: str) -> Node:
+        """The executor `name`; raises `NotFound`."""
+        try:
+            return self._index[name]
+        except KeyError:
+            raise NotFound(f"flow {self.flow!r} has no executor {name!r}{_hint(name, self._index)}") from None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(node.name for node in self.nodes)
+
+    @property
+    def roots(self) -> tuple[Node, ...]:
+        """Executors that get the client's documents."""
+        return tuple(node for node in self.nodes if GATEWAY in node.needs)
+
+    @property
+    def leaves(self) -> tuple[Node, ...]:
+        """Executors whose output is (part of) the answer: not floating, and needed by floating ones at most."""
+        needed = {need for node in self.nodes if not node.floating for need in node.needs}
+        return tuple(node for node in self.nodes if not node.floating and node.name not in needed)
+
+    def topological(self) -> tuple[Node, ...]:
+        """Nodes with every node behind all it needs, else in the order they were added; raises `FlowError` naming a cycle."""
+        done: dict[str, Node] = {}
+        waiting = list(self.nodes)
+        while waiting:
+            ready = [node for node in waiting if all(need == GATEWAY or need in done for need in node.needs)]
+            if not ready:
+                circle = ", ".join(repr(node.name) for node in waiting)
+                raise FlowError(f"executors {circle}: `needs` go in a circle")
+            done.update({node.name: node for node in ready})
+            waiting = [node for node in waiting if node.name not in done]
+        return tuple(done.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form for the key-value bucket, without the nodes' `options`."""
+        return {"flow": self.flow, "version": self.version, "nodes": [node.to_dict() for node in self.nodes]}
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Graph:
+        """The graph that `to_dict` wrote; raises `FlowError` for anything else, also for one whose routing this version cannot follow."""
+        try:
+            graph = cls(raw["flow"], tuple(Node.from_dict(node) for node in raw["nodes"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise FlowError(f"not a flow definition: {error!r}") from error
+        graph.validate()
+        if raw.get("version", graph.version) != graph.version:
+            raise FlowError(
+                f"flow {graph.flow!r}, version {raw['version']}: written by another release of streamflow with rules unknown here"
+            )
+        return graph
+
+    def validate(self) -> None:
+        """Raise `FlowError`, naming the executor, when the definition cannot work."""
+        _token(self.flow, "flow")
+        seen: set[str] = set()
+        for node in self.nodes:
+            _check_name(node.name, seen)
+            seen.add(node.name)
+        for node in self.nodes:
+            _check_edges(node, self)
+            _check_numbers(node)
+            _check_polling(node)
+            if node.when is not None:
+                compile_condition(node.when, executor=node.name)
+        self.topological()
+
+
+def _token(name: str, what: str) -> None:
+    try:
+        token(name, what)
+    except InvalidInput as error:
+        raise FlowError(str(error)) from None
+
+
+def _check_name(name: str, seen: set[str]) -> None:
+    _token(name, "executor")
+    if name in seen:
+        raise FlowError(f"executor {name!r}: there are two of this name")
+    if name in RESERVED:
+        raise FlowError(f"executor {name!r}: this name is reserved")
+    for suffix in _STREAM_SUFFIXES:
+        if name + suffix in seen or name.removesuffix(suffix) in seen - {name}:
+            raise FlowError(f"executor {name!r}: too close to the name of another one, whose streams end in {suffix!r}")
+
+
+def _check_edges(node: Node, graph: Graph) -> None:
+    where = f"executor {node.name!r}"
+    if not node.needs:
+        raise FlowError(f"{where}: `needs` is empty; use 'gateway' for an executor that gets the client's documents")
+    if len(set(node.needs)) != len(node.needs):
+        raise FlowError(f"{where}: `needs` names an executor twice: {', '.join(node.needs)}")
+    for need in node.needs:
+        if need != GATEWAY and need not in graph:
+            raise FlowError(f"{where}: needs {need!r}, which does not exist{_hint(need, graph.names)}")
+        if need != GATEWAY and graph.node(need).floating and not node.floating:
+            raise FlowError(f"{where}: needs {need!r}, which is floating; only a floating executor may follow a floating one")
+    if node.external and node.no_reduce and len(node.needs) > 1:
+        raise FlowError(f"{where}: no_reduce does not work for an external executor with several predecessors")
+    if not node.external and (node.hosts or node.external_flow or node.external_executor):
+        raise FlowError(f"{where}: host, external_flow and external_executor are for external executors; set external=True")
+
+
+def _check_numbers(node: Node) -> None:
+    lowest = {"replicas": 1, "shards": 1, "partitions": 1, "max_deliver": 1, "retries": -1, "timeout_ready_ms": -1}
+    for name, least in lowest.items():
+        value = getattr(node, name)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise FlowError(f"executor {node.name!r}: {name} is {value!r}, it must be an integer of {least} or more")
+    if node.ack_wait_s is not None and not node.ack_wait_s > 0:
+        raise FlowError(f"executor {node.name!r}: ack_wait_s is {node.ack_wait_s!r}, it must be above 0")
+
+
+def _check_polling(node: Node) -> None:
+    for endpoint, value in node.polling.items():
+        if endpoint != "*" and not endpoint.startswith("/"):
+            raise FlowError(f"executor {node.name!r}: polling of {endpoint!r}: an endpoint starts with '/', or is '*' for all others")
+        if not isinstance(value, Polling):
+            raise FlowError(f"executor {node.name!r}: polling of {endpoint!r} is {value!r}: use ANY or ALL")
+
+
+def _version_of(graph: Graph) -> str:
+    nodes = [{key: value for key, value in node.to_dict().items() if key not in _NOT_ROUTING} for node in graph.nodes]
+    canonical = json.dumps([graph.flow, nodes], sort_keys=True, separators=(",", ":"), default=str)
+    return sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Polling) else value
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,79 @@
+"""One life for every process: start, run, drain, close. SIGTERM and SIGINT drain; a second one ends at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+OK, FAILED, USAGE, NOT_READY, NO_BROKER, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+class Stop:
+    """Set when the process shall drain. `reason` says why, for the log; `code` is the exit code."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self.reason = ""
+        self.code = OK
+
+    def set(self, reason: str, code: int = OK) -> None:
+        if not self._event.is_set():
+            self.reason, self.code = reason, code
+            self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+    async def unless(self, coroutine: Coroutine[Any, Any, T]) -> T | None:
+        """The result of `coroutine`, or None when told to stop first."""
+        work = asyncio.ensure_future(coroutine)
+        stopping = asyncio.ensure_future(self.wait())
+        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if work.done():
+            return work.result()
+        work.cancel()
+        return None
+
+
+def run(main: Callable[[Stop], Coroutine[Any, Any, int]]) -> int:
+    """Run `main` on a new loop (uvloop unless `STREAMFLOW_LOOP=asyncio`) until it returns its exit code."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_main(main))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if os.environ.get("STREAMFLOW_LOOP") == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+async def _main(main: Callable[[Stop], Coroutine[Any, Any, int]]) -> int:
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _signalled, stop, number)
+    return await main(stop)
+
+
+def _signalled(stop: Stop, number: signal.Signals) -> None:
+    if stop.is_set():
+        log.warning("second %s: ending at once", number.name)
+        os._exit(INTERRUPTED)
+    stop.set(number.name)

@@ -1,0 +1,99 @@
+"""Answers on their way to a gateway. They are core NATS: fast, and gone when nobody listens at that moment.
+
+Two cheap measures make that safe without a second message per answer. Each answer is published with an inbox, so that the broker says at
+once (503, ADR-22 no responders) when its gateway is cut off: then it is sent again until the gateway is back. And what was sent in the seconds before this
+connection broke is sent once more after the reconnect, since the broker may have died with it; the gateway drops what it already has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+
+from .bus import Bus
+from .errors import StreamflowError
+
+log = logging.getLogger(__name__)
+
+KEEP_S = 2.0
+KEEP_BYTES = 16 << 20
+RETRY_S = 0.1
+GIVE_UP_S = 60.0
+
+
+class _Sent(NamedTuple):
+    """An answer: when it was sent last, when first (monotonic seconds), where and what."""
+
+    last: float
+    first: float
+    subject: str
+    payload: bytes
+
+
+class ReplySender:
+    """Publishes answers of one worker. `await start()` first."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._inbox = bus.new_inbox()
+        self._cut = len(self._inbox) + 1
+        self._number = 0
+        self._sent: OrderedDict[bytes, _Sent] = OrderedDict()
+        self._bytes = 0
+        self._lost_at = 0.0
+
+    async def start(self) -> None:
+        await self._bus.listen(self._inbox + ".*", self._unheard)
+        self._bus.on_disconnect(self._disconnected)
+        self._bus.on_reconnect(self._again)
+
+    def send(self, subject: str, payload: bytes) -> None:
+        """Publish an answer. Raises `TooLarge`, `Unavailable`."""
+        now = time.monotonic()
+        self._send(_Sent(now, now, subject, payload))
+
+    def _send(self, sent: _Sent) -> None:
+        self._number += 1
+        self._bus.publish(sent.subject, sent.payload, f"{self._inbox}.{self._number:x}")
+        self._sent[b"%x" % self._number] = sent
+        self._bytes += len(sent.payload)
+        self._forget(sent.last - KEEP_S)
+
+    def _forget(self, sent_before: float) -> None:
+        """Drop what is older; while the connection is down nothing is, since all of it may have to go again."""
+        while self._sent and self._bus.connected:
+            key, oldest = next(iter(self._sent.items()))
+            if oldest.last > sent_before and self._bytes <= KEEP_BYTES:
+                return
+            del self._sent[key]
+            self._bytes -= len(oldest.payload)
+
+    def _unheard(self, subject: bytes, _reply: bytes, _header: bytes | None, _payload: bytes) -> None:
+        """No responders: the gateway is cut off or gone."""
+        sent = self._sent.pop(subject[self._cut :], None)
+        if sent is None:
+            return
+        self._bytes -= len(sent.payload)
+        if time.monotonic() - sent.first > GIVE_UP_S:
+            log.info("an answer found nobody for %g s: dropped", GIVE_UP_S)
+            return
+        asyncio.get_running_loop().call_later(RETRY_S, self._retry, sent)
+
+    def _retry(self, sent: _Sent) -> None:
+        try:
+            self._send(sent._replace(last=time.monotonic()))
+        except StreamflowError as error:
+            log.warning("an answer could not be sent again: %s", error)
+
+    def _disconnected(self) -> None:
+        self._lost_at = time.monotonic()
+
+    def _again(self) -> None:
+        doubtful = [sent for sent in self._sent.values() if sent.last > self._lost_at - KEEP_S]
+        self._sent.clear()
+        self._bytes = 0
+        for sent in doubtful:
+            self._retry(sent)

@@ -1,0 +1,136 @@
+"""The streams and durable consumers that a flow needs, as data, and `provision`, the only code that creates them.
+
+Only the deployer (`Flow`, `streamflow flow`, `streamflow gateway --uses`) provisions; workers bind and check, because creating a
+consumer with other settings silently changes it for everybody. What is created here has plain JSON form, as the JetStream API takes it
+(ADR-1, ADR-31, ADR-8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import bucket, subjects
+from .bus import Bus
+from .errors import NotFound, StreamflowError
+from .flow import Graph, Node
+from .settings import BrokerSettings
+
+_NS = 1_000_000_000
+DEDUPLICATION_S = 120
+DEAD_LETTER_AGE_S = 7 * 86400
+LANES = ("now", "bulk")
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """A durable pull consumer shared by all replicas of an executor."""
+
+    stream: str
+    name: str
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    name: str
+    config: dict[str, Any]
+    consumers: tuple[Consumer, ...] = ()
+
+
+def streams_of(graph: Graph, settings: BrokerSettings) -> tuple[Stream, ...]:
+    """Everything `graph` needs on the broker."""
+    shared = (_bucket(graph.flow, settings), _blobs(graph.flow, settings), _dead(graph.flow, settings))
+    return shared + tuple(_work(graph.flow, node, settings) for node in graph.nodes if not node.external)
+
+
+def _stream(name: str, subject: str, settings: BrokerSettings, **config: Any) -> dict[str, Any]:
+    base = {
+        "name": name,
+        "subjects": [subject],
+        "storage": settings.storage,
+        "num_replicas": settings.stream_replicas,
+        "retention": "limits",
+        "discard": "new",
+        "allow_direct": True,
+        "max_consumers": -1,
+    }
+    return base | config
+
+
+def _work(flow: str, node: Node, settings: BrokerSettings) -> Stream:
+    """A work queue: a message leaves it when it is acked; a full one refuses, which becomes 429."""
+    name = subjects.work_stream(flow, node.name)
+    config = _stream(
+        name,
+        f"{subjects.PREFIX}.{flow}.{node.name}.>",
+        settings,
+        retention="workqueue",
+        max_bytes=settings.max_queue_bytes,
+        max_msgs=settings.max_queue_messages,
+        duplicate_window=DEDUPLICATION_S * _NS,
+    )
+    ack_wait_s = node.ack_wait_s or settings.ack_wait_s
+    lanes = tuple(_lane(name, lane, subjects.work_filter(flow, node.name, lane), ack_wait_s) for lane in LANES)
+    return Stream(name, config, lanes)
+
+
+def _lane(stream: str, lane: str, subject: str, ack_wait_s: float) -> Consumer:
+    """No `max_deliver`: a message past it would stay in a work queue for ever, unseen. The worker counts deliveries and quarantines."""
+    config = {
+        "durable_name": subjects.work_durable(lane),
+        "name": subjects.work_durable(lane),
+        "filter_subject": subject,
+        "ack_policy": "explicit",
+        "ack_wait": int(ack_wait_s * _NS),
+        "max_ack_pending": 20_000,
+        "max_deliver": -1,
+        "deliver_policy": "all",
+        "replay_policy": "instant",
+    }
+    return Consumer(stream, subjects.work_durable(lane), config)
+
+
+def _bucket(flow: str, settings: BrokerSettings) -> Stream:
+    name = subjects.bucket_stream(flow)
+    return Stream(name, _stream(name, subjects.bucket_key(flow, ">"), settings, max_msgs_per_subject=1, allow_rollup_hdrs=True))
+
+
+def _blobs(flow: str, settings: BrokerSettings) -> Stream:
+    name = subjects.blob_stream(flow)
+    age = int(settings.blob_ttl_s * _NS)
+    window = min(DEDUPLICATION_S * _NS, age)
+    config = _stream(
+        name, subjects.blob(flow, "*", "*"), settings, max_age=age, max_bytes=2 * settings.max_queue_bytes, duplicate_window=window
+    )
+    return Stream(name, config)
+
+
+def _dead(flow: str, settings: BrokerSettings) -> Stream:
+    name = subjects.dead_stream(flow)
+    config = _stream(
+        name, subjects.dead(flow, ">"), settings, max_age=DEAD_LETTER_AGE_S * _NS, max_bytes=settings.max_queue_bytes // 2, discard="old"
+    )
+    return Stream(name, config)
+
+
+async def provision(bus: Bus, graph: Graph, settings: BrokerSettings) -> None:
+    """Create or adjust what `graph` needs, then store its definition. Safe to repeat and from several deployers at once."""
+    for stream in streams_of(graph, settings):
+        await _ensure_stream(bus, stream)
+        for consumer in stream.consumers:
+            body = {"stream_name": consumer.stream, "config": consumer.config, "action": ""}
+            await bus.api(f"CONSUMER.CREATE.{consumer.stream}.{consumer.name}.{consumer.config['filter_subject']}", body)
+    await bucket.publish_graph(bus, graph)
+
+
+async def _ensure_stream(bus: Bus, stream: Stream) -> None:
+    try:
+        await bus.api(f"STREAM.INFO.{stream.name}")
+        verb = "UPDATE"
+    except NotFound:
+        verb = "CREATE"
+    try:
+        await bus.api(f"STREAM.{verb}.{stream.name}", stream.config)
+    except StreamflowError as error:
+        raise type(error)(f"stream {stream.name} cannot be provisioned: {error}") from error

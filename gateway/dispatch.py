@@ -1,0 +1,302 @@
+"""The dispatcher: the single way from any protocol to the bus and back.
+
+A request is registered, published to its first hops and answered when the last hop's answer arrives. The publish-ack is not waited for
+on that way, but a refused publish (queue full, no stream, too large) answers the client at once. Whatever goes wrong is an answer with a
+status, never an exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamflow.broker import blobs, subjects
+from streamflow.broker.bus import Bus
+from streamflow.broker.envelope import EMPTY, JSON, Envelope, decode, encode
+from streamflow.broker.errors import Code, DeadlineExceeded, InvalidInput, Status, StreamflowError, TooLarge, Unavailable
+from streamflow.broker.flow import Graph
+from streamflow.broker.routing import Kind, Step, first_steps
+
+from .catalog import Catalog
+from .correlator import Correlator, Waiting
+from .echo import echo
+
+log = logging.getLogger(__name__)
+
+NO_WORKER_S = 10.0  # a request is refused when an executor has had no worker for so long
+ASK_AGAIN_S = 1.0
+
+
+@dataclass(slots=True)
+class Call:
+    """One request as a protocol file read it."""
+
+    endpoint: str
+    body: bytes = b""
+    content_type: str = EMPTY
+    accept: str = JSON
+    parameters: dict[str, Any] = field(default_factory=dict)
+    client_id: str = ""
+    target_executor: str = ""
+    deadline: float = 0.0
+    trace: dict[str, str] = field(default_factory=dict)
+
+
+class Dispatcher:
+    """Sends calls into one flow. `start()` before use, `close()` after the last answer."""
+
+    def __init__(self, bus: Bus, graph: Graph, *, timeout_s: float | None = None) -> None:
+        self._bus = bus
+        self._graph = graph
+        self._timeout_s = timeout_s
+        self._owner = secrets.token_hex(6)
+        self._number = 0
+        self._correlator = Correlator(self._too_late)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._absent: set[str] = set()
+        self.catalog = Catalog(graph)
+
+    @property
+    def open_requests(self) -> int:
+        return len(self._correlator)
+
+    @property
+    def connected(self) -> bool:
+        return self._bus.connected
+
+    @property
+    def graph(self) -> Graph:
+        return self._graph
+
+    async def start(self) -> None:
+        flow = self._graph.flow
+        await self._bus.listen(subjects.replies(self._owner), self._replied)
+        await self._bus.listen(subjects.control(flow, "announce"), lambda s, r, h, payload: self.catalog.hear(payload))
+        self._bus.on_reconnect(lambda: self._spawn(self._ask_again()))
+        self._bus.publish(subjects.control(flow, "hello"), b"")
+        self._spawn(self._correlator.watch_deadlines())
+        self._spawn(self._watch_workers())
+
+    def use_graph(self, graph: Graph) -> None:
+        """Route new requests by another definition of the same flow."""
+        self._graph = graph
+        self.catalog.use_graph(graph)
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # requests
+
+    def send(self, call: Call) -> asyncio.Future[Envelope]:
+        """Publish `call`; the future gives its answer, whose `status` tells errors. Cancelling the future cancels the request."""
+        future: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
+
+        def answered(answer: Envelope) -> None:
+            if not future.done():
+                future.set_result(answer)
+
+        envelope = self._envelope(call)
+        self._submit(envelope, answered)
+
+        def ended(future: asyncio.Future[Envelope]) -> None:
+            if future.cancelled():
+                self._cancel(envelope.request_id)
+
+        future.add_done_callback(ended)
+        return future
+
+    async def stream(self, call: Call) -> AsyncIterator[Envelope]:
+        """The parts of a streaming endpoint's answer in order; the last has `final` set, and holds a status when something failed.
+
+        Leaving the iterator early cancels the request.
+        """
+        parts: asyncio.Queue[Envelope] = asyncio.Queue()
+        envelope = self._envelope(call)
+        self._submit(envelope, parts.put_nowait)
+        part = None
+        try:
+            while part is None or not part.final:
+                part = await parts.get()
+                yield part
+        finally:
+            if part is None or not part.final:
+                self._cancel(envelope.request_id)
+
+    def _envelope(self, call: Call) -> Envelope:
+        self._number += 1
+        request_id = f"{self._owner}{self._number:x}"
+        deadline = call.deadline
+        if self._timeout_s is not None:
+            limit = time.time() + self._timeout_s
+            deadline = min(deadline, limit) if deadline else limit
+        return Envelope(
+            request_id, self._graph.flow, self._graph.version, call.endpoint, client_id=call.client_id, content_type=call.content_type,
+            accept=call.accept, reply=subjects.reply(self._owner, request_id), deadline=deadline, target_executor=call.target_executor,
+            parameters=call.parameters, trace=call.trace, body=call.body,
+        )  # fmt: skip
+
+    def _submit(self, envelope: Envelope, on_answer: Callable[[Envelope], None]) -> None:
+        waiting = Waiting(envelope, on_answer, time.monotonic())
+        self._correlator.register(waiting)
+        try:
+            steps = self._first_steps(envelope)
+            if len(envelope.body) > self._bus.settings.inline_bytes:
+                self._spawn(self._publish_large(waiting, steps))
+            else:
+                waiting.first = envelope
+                self._publish(envelope, steps)
+        except StreamflowError as error:
+            self._refuse(envelope, error)
+
+    def _first_steps(self, envelope: Envelope) -> tuple[Step, ...]:
+        """Where the request goes first. Raises for what cannot be served at all."""
+        if envelope.deadline and envelope.deadline <= time.time():
+            raise DeadlineExceeded("the deadline had passed when the request arrived")
+        if len(envelope.body) > self._bus.settings.max_request_bytes:
+            raise TooLarge(f"request of {len(envelope.body)} bytes, at most {self._bus.settings.max_request_bytes} are accepted")
+        steps = first_steps(self._graph, envelope.endpoint, envelope.target_executor)
+        for name in self._absent:
+            raise Unavailable(f"executor {name!r} of flow {self._graph.flow!r} has no live worker")
+        return steps
+
+    async def _publish_large(self, waiting: Waiting, steps: tuple[Step, ...]) -> None:
+        """A body above the inline limit goes into the object store first."""
+        try:
+            stored = await blobs.check_in(self._bus, waiting.envelope)
+            self._publish(stored, steps)
+        except StreamflowError as error:
+            self._refuse(waiting.envelope, error)
+
+    def _publish(self, envelope: Envelope, steps: tuple[Step, ...]) -> None:
+        for step in steps:
+            if step.kind is Kind.ANSWER:
+                self._correlator.resolve(echo(envelope))
+                continue
+            target = envelope._replace(hop=step.executor, reply="" if step.floating else envelope.reply)
+            subject = subjects.work(envelope.flow, step.executor, envelope.lane, envelope.request_id)
+            message_id = subjects.message_id(envelope.request_id, step.executor, step.part, envelope.run)
+            self._bus.store(subject, encode(target), message_id, _Refusal(self, envelope))
+
+    def _refuse(self, envelope: Envelope, error: StreamflowError) -> None:
+        self._correlator.resolve(_error_answer(envelope, Status.of(error)))
+
+    # answers
+
+    def _replied(self, _subject: bytes, _reply: bytes, _header: bytes | None, payload: bytes) -> None:
+        try:
+            answer = decode(payload)
+        except InvalidInput as error:
+            log.warning("not an answer: %s", error)
+            return
+        if answer.claim is not None:
+            self._spawn(self._fetch(answer))
+        else:
+            self._correlator.resolve(answer)
+
+    async def _fetch(self, answer: Envelope) -> None:
+        """An answer whose body lies in the object store."""
+        assert answer.claim is not None
+        try:
+            self._correlator.resolve(await blobs.check_out(self._bus, answer))
+        except StreamflowError as error:
+            self._correlator.resolve(_error_answer(answer, Status.of(error)))
+            return
+        await blobs.discard(self._bus, answer.flow, answer.claim)
+
+    def _too_late(self, waiting: Waiting) -> None:
+        envelope = waiting.envelope
+        waited_s = time.monotonic() - waiting.since
+        waiting.on_answer(_error_answer(envelope, Status.of(DeadlineExceeded(f"{envelope.endpoint}: no answer within {waited_s:.3f} s"))))
+        self._withdraw(envelope)
+
+    # giving up
+
+    def _cancel(self, request_id: str) -> None:
+        waiting = self._correlator.forget(request_id)
+        if waiting is not None:
+            self._withdraw(waiting.envelope)
+
+    def _withdraw(self, envelope: Envelope) -> None:
+        """Tell the workers that nobody wants this answer: what is queued is dropped when it comes up, what runs is told."""
+        try:
+            self._bus.publish(subjects.control(envelope.flow, "cancel"), envelope.request_id.encode())
+        except StreamflowError as error:
+            log.debug("request %s: cancel not sent: %s", envelope.request_id, error)
+
+    async def _watch_workers(self) -> None:
+        """Refuse, rather than keep waiting, what needs an executor that has had no worker for `NO_WORKER_S`."""
+        while True:
+            await asyncio.sleep(0.5)
+            self._absent = self.catalog.absent(NO_WORKER_S)
+            if not self._absent or not self._bus.connected:
+                continue
+            name = min(self._absent)
+            status = Status(
+                Code.UNAVAILABLE, f"executor {name!r} of flow {self._graph.flow!r} has no live worker", "Unavailable", executor=name
+            )
+            for waiting in self._correlator.open():
+                self._correlator.resolve(_error_answer(waiting.envelope, status))
+                self._withdraw(waiting.envelope)
+
+    # asking again
+
+    async def _ask_again(self) -> None:
+        """After the broker was away: find each open request in the flow's queues; what is nowhere, and stays unanswered, is published
+        again.
+
+        Its message waits under its own subject, so a direct get per executor tells. Workers send their last answers again, so this is
+        for the rare case that both a broker and a worker died.
+        """
+        suspects = self._correlator.open()
+        for _ in range(2):
+            await asyncio.sleep(ASK_AGAIN_S)
+            still_open = {waiting.envelope.request_id for waiting in self._correlator.open()}
+            suspects = [w for w in suspects if w.envelope.request_id in still_open and not await self._is_queued(w.envelope)]
+        for waiting in suspects:
+            if waiting.first is None or waiting.envelope.request_id not in {w.envelope.request_id for w in self._correlator.open()}:
+                continue
+            log.info("request %s was lost on its way: publishing it again", waiting.envelope.request_id)
+            waiting.first = waiting.first._replace(run=secrets.token_hex(4))
+            self._publish(waiting.first, self._first_steps(waiting.first))
+
+    async def _is_queued(self, envelope: Envelope) -> bool:
+        for node in self._graph.nodes:
+            subject = subjects.work(envelope.flow, node.name, envelope.lane, envelope.request_id)
+            if await self._bus.direct_get(subjects.work_stream(envelope.flow, node.name), subject) is not None:
+                return True
+        return False
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("gateway task failed", exc_info=task.exception())
+
+
+class _Refusal:
+    """Called with the publish-ack of a first hop; answers the client when the broker did not take it."""
+
+    __slots__ = ("_dispatcher", "_envelope")
+
+    def __init__(self, dispatcher: Dispatcher, envelope: Envelope) -> None:
+        self._dispatcher = dispatcher
+        self._envelope = envelope
+
+    def __call__(self, _sequence: int, error: StreamflowError | None) -> None:
+        if error is not None:
+            self._dispatcher._refuse(self._envelope, error)
+
+
+def _error_answer(envelope: Envelope, status: Status) -> Envelope:
+    return envelope._replace(status=status, body=b"", content_type=EMPTY, claim=None, final=True)

@@ -1,0 +1,119 @@
+"""Jina's gRPC services (`jina.proto`), so that its clients and stubs work unchanged.
+
+An executor's exception is a normal answer with `header.status` ERROR; an executor that nobody serves and a passed deadline end the call,
+with UNAVAILABLE and DEADLINE_EXCEEDED, which Jina's client raises as `ConnectionError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+
+import grpc
+
+from streamflow.broker.envelope import Envelope
+from streamflow.broker.errors import Code, StreamflowError
+
+from . import jina_wire
+from .desk import Desk, refused
+from .dispatch import Call
+from .grpc_streams import Context, Exchange, Streams, abort, deadline_of, metadata, trace_of
+from .info import gateway_info
+from .proto import shallow_pb2 as pb
+from .status import outcome
+from .window import Window, answer_to
+
+_IN_ORDER = "__results_in_order__"  # metadata by which Jina's client asks for answers in the order of its requests
+_PREFETCH = "__prefetch__"
+
+
+class JinaServices:
+    """The handlers; they take and give serialized messages."""
+
+    def __init__(self, desk: Desk, streams: Streams, *, prefetch: int, info: Callable[[], Mapping[str, str]]) -> None:
+        self._desk = desk
+        self._streams = streams
+        self._prefetch = prefetch
+        self._info = info
+
+    def handlers(self) -> list[grpc.GenericRpcHandler]:
+        unary = grpc.unary_unary_rpc_method_handler
+        services: dict[str, dict[str, grpc.RpcMethodHandler]] = {
+            "JinaRPC": {"Call": grpc.stream_stream_rpc_method_handler(self.call)},
+            "JinaSingleDataRequestRPC": {"process_single_data": unary(self.process_single_data)},
+            "JinaSingleDocumentRequestRPC": {"stream_doc": grpc.unary_stream_rpc_method_handler(self.stream_doc)},
+            "JinaDataRequestRPC": {"process_data": unary(self.process_data)},
+            "JinaDiscoverEndpointsRPC": {"endpoint_discovery": unary(self.endpoint_discovery)},
+            "JinaGatewayDryRunRPC": {"dry_run": unary(self.dry_run)},
+            "JinaInfoRPC": {"_status": unary(self.status)},
+        }
+        return [grpc.method_handlers_generic_handler(f"jina.{name}", methods) for name, methods in services.items()]
+
+    async def process_single_data(self, raw: bytes, context: Context) -> bytes:
+        started = time.time()
+        try:
+            future = self._take(raw, context)
+        except StreamflowError as error:
+            return jina_wire.data_answer(refused(error), started)
+        return await self._answer(future, context, started)
+
+    async def process_data(self, raw: bytes, context: Context) -> bytes:
+        started = time.time()
+        try:
+            requests = jina_wire.read(pb.DataRequestList, raw)
+            call = jina_wire.call_of_list(requests, self._desk.view, deadline=deadline_of(context), trace=trace_of(context))
+        except StreamflowError as error:
+            return jina_wire.data_answer(refused(error), started)
+        return await self._answer(self._desk.send(call), context, started)
+
+    async def call(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        sent = metadata(context)
+        window: Window[float] = Window(_lower(self._prefetch, sent.get(_PREFETCH, "")), in_order=sent.get(_IN_ORDER) == "true")
+        exchange = Exchange(lambda raw: self._take(raw, context), jina_wire.data_answer, fatal=True)
+        await self._streams.serve(requests, context, window, exchange)
+
+    async def stream_doc(self, raw: bytes, context: Context) -> None:
+        started = time.time()
+        try:
+            call = self._document_call(raw, context)
+        except StreamflowError as error:
+            await context.write(jina_wire.document_answer(refused(error), started))
+            return
+        async with aclosing(self._desk.stream(call)) as parts:
+            async for part in parts:
+                if outcome(part.status.code).aborts:
+                    await abort(context, part)
+                if part.body or part.status.code is not Code.OK:  # an empty last part only marks the end
+                    await context.write(jina_wire.document_answer(part, started))
+
+    async def endpoint_discovery(self, raw: bytes, context: Context) -> bytes:
+        return bytes(jina_wire.endpoints_message(self._desk.view.endpoints).SerializeToString())
+
+    async def dry_run(self, raw: bytes, context: Context) -> bytes:
+        return bytes(jina_wire.status_message(self._desk.view.readiness()).SerializeToString())
+
+    async def status(self, raw: bytes, context: Context) -> bytes:
+        return bytes(pb.Info(**gateway_info(self._info())).SerializeToString())
+
+    def _take(self, raw: bytes, context: Context) -> asyncio.Future[Envelope]:
+        request = jina_wire.read(pb.DataRequest, raw)
+        call = jina_wire.call_of(request, self._desk.view, deadline=deadline_of(context), trace=trace_of(context))
+        return self._desk.send(call)
+
+    def _document_call(self, raw: bytes, context: Context) -> Call:
+        request = jina_wire.read(pb.SingleDocumentRequest, raw)
+        return jina_wire.call_of_document(request, self._desk.view, deadline=deadline_of(context), trace=trace_of(context))
+
+    async def _answer(self, future: asyncio.Future[Envelope], context: Context, started: float) -> bytes:
+        envelope = await answer_to(future)
+        if outcome(envelope.status.code).aborts:
+            await abort(context, envelope)
+        return jina_wire.data_answer(envelope, started)
+
+
+def _lower(own: int, asked: str) -> int:
+    """The smaller of two limits where 0 means none."""
+    wanted = int(asked) if asked.isascii() and asked.isdigit() else 0
+    return min(own or wanted, wanted or own)

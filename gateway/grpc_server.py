@@ -1,0 +1,103 @@
+"""The gRPC side of the gateway: Jina's services, our own, health and reflection on one `grpc.aio` server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from streamflow.broker.errors import RuntimeFailToStart
+from streamflow.broker.settings import GatewaySettings
+
+from .desk import Desk
+from .dispatch import Dispatcher
+from .grpc_jina import JinaServices
+from .grpc_native import NATIVE, NativeService
+from .grpc_streams import Streams
+from .health import HEALTH, Health, services_of
+from .proto.registry import POOL
+
+_INT32_MAX = (1 << 31) - 1
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 9999),
+    ("grpc.keepalive_timeout_ms", 4999),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.http2.min_time_between_pings_ms", 10000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+    ("grpc.so_reuseport", 0),  # a port that is taken is an error, not a second listener
+)
+
+
+class GrpcServer:
+    """One gRPC server on any number of ports."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        settings: GatewaySettings,
+        *,
+        info: Callable[[], Mapping[str, str]] = dict,
+        options: Iterable[tuple[str, object]] = (),
+        certificate: tuple[Path, Path] | None = None,
+    ) -> None:
+        """`info` adds lines to Jina's `_status`; `options` are further gRPC options, which win over ours.
+
+        `certificate` is a PEM certificate chain and its key: TLS on all ports.
+        """
+        self._desk = Desk(dispatcher)
+        self._streams = Streams()
+        self._health = Health(self._desk.view)
+        self._certificate = certificate
+        bounds = [("grpc.max_receive_message_length", min(settings.max_request_bytes, _INT32_MAX))]
+        self._options: list[tuple[str, object]] = [*_OPTIONS, *bounds, *options]
+        self._jina = JinaServices(self._desk, self._streams, prefetch=settings.prefetch, info=info)
+        self._native = NativeService(self._desk, self._streams, prefetch=settings.prefetch)
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self, addresses: Iterable[tuple[str, int]]) -> list[int]:
+        """Listen on each `(host, port)`, port 0 = a free one; returns the real ports. Raises `RuntimeFailToStart`."""
+        server = grpc.aio.server(options=list(dict(self._options).items()))
+        services = (*self._jina.handlers(), self._native.handler(), self._health.handler())
+        server.add_generic_rpc_handlers(services)
+        self._add_reflection(server)
+        ports = [self._listen(server, host, port) for host, port in addresses]
+        await server.start()
+        self._server = server
+        return ports
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, answer what is in flight for up to `grace_s` seconds, then close."""
+        if self._server is None:
+            return
+        self._desk.view.draining.set()
+        stopping = asyncio.ensure_future(self._server.stop(grace_s))
+        self._streams.stop()
+        await stopping
+        self._server = None
+
+    def _listen(self, server: grpc.aio.Server, host: str, port: int) -> int:
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            if self._certificate is None:
+                bound = server.add_insecure_port(address)
+            else:
+                chain, key = self._certificate
+                credentials = grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())])
+                bound = server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            raise RuntimeFailToStart(f"gRPC cannot listen on {address}: {error}") from error
+        if not bound:
+            raise RuntimeFailToStart(f"gRPC cannot listen on {address}")
+        return int(bound)
+
+    def _add_reflection(self, server: grpc.aio.Server) -> None:
+        for descriptor in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
+            POOL.AddSerializedFile(descriptor.serialized_pb)
+        names = (*services_of("jina.proto"), NATIVE, HEALTH, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, server, POOL)

@@ -1,0 +1,82 @@
+"""The slow routes: health, status, documentation. FastAPI's, beside the raw data routes of `http_app.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+
+from streamflow.broker.errors import Code
+from streamflow.broker.settings import GatewaySettings
+
+from .answers import status_json
+from .info import gateway_info
+from .openapi import OpenApi
+from .view import FALLBACK, View
+
+
+def build_rest(view: View, settings: GatewaySettings, *, info: Callable[[], Mapping[str, str]], routers: tuple[APIRouter, ...]) -> FastAPI:
+    """The FastAPI app; its OpenAPI document also describes the data routes, by the schemas the workers announced."""
+    app = FastAPI(title=settings.title, description=settings.description, version="1")
+    for router in routers:
+        app.include_router(router)
+
+    @app.get("/", summary="Alive: answers as long as the gateway runs", tags=["Health"])
+    async def root() -> dict[str, str]:
+        return {}
+
+    @app.get("/healthz", summary="Alive: answers as long as the gateway runs", tags=["Health"])
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz", summary="Ready: 200 when every executor has a ready replica, 503 with the reason otherwise", tags=["Health"])
+    async def readyz(response: Response) -> dict[str, str]:
+        readiness = view.readiness()
+        if readiness.code is Code.OK:
+            return {"status": "ready"}
+        response.status_code = 503
+        return {"status": "not ready", "detail": readiness.description}
+
+    @app.get("/dry_run", summary="Readiness in Jina's form: code 0, or 1 with the reason", tags=["Health"])
+    async def dry_run() -> dict[str, Any]:
+        return status_json(view.readiness())
+
+    @app.get("/status", summary="Versions and settings of this gateway", tags=["Debug"])
+    async def status() -> dict[str, dict[str, str]]:
+        return gateway_info(info())
+
+    document = OpenApi(app, view)
+    app.openapi = document.build  # type: ignore[method-assign]  # FastAPI's documented way to replace the document
+    return app
+
+
+class OwnRoutes:
+    """Which requests are FastAPI's rather than for an executor."""
+
+    def __init__(self, methods: Mapping[str, frozenset[str]], prefixes: tuple[str, ...]) -> None:
+        self._methods = methods
+        self._prefixes = prefixes
+
+    def claims(self, scope: MutableMapping[str, Any], view: View) -> bool:
+        """True for our own paths; with another method they are an executor's if one serves that endpoint."""
+        path = scope["path"]
+        methods = self._methods.get(path)
+        if methods is None:
+            return bool(self._prefixes) and path.startswith(self._prefixes)
+        if scope["method"] in methods or scope["method"] != "POST":
+            return True
+        return view.name(path) not in view.endpoints and FALLBACK not in view.endpoints
+
+
+def own_routes(app: FastAPI) -> OwnRoutes:
+    """The paths that `app` serves itself; a route with parameters claims everything that starts like it."""
+    methods: dict[str, frozenset[str]] = {}
+    prefixes: list[str] = []
+    for route in app.routes:
+        path = getattr(route, "path", "")
+        if "{" in path or not hasattr(route, "methods"):
+            prefixes.append(path.partition("{")[0])
+        else:
+            methods[path] = methods.get(path, frozenset()) | frozenset(route.methods or ())
+    return OwnRoutes(methods, tuple(prefix for prefix in prefixes if prefix.strip("/")))

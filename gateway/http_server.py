@@ -1,0 +1,105 @@
+"""A uvicorn server inside our own process: several ports, no signal handlers of its own, a stop that drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import uvicorn
+
+from streamflow.broker.errors import RuntimeFailToStart
+from streamflow.broker.settings import GatewaySettings
+
+from .http_app import HttpApp
+
+_KEEP_ALIVE_S = 75  # seconds an idle connection stays open
+_BACKLOG = 2048
+_STARTUP_POLL_S = 0.005
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield  # signals are the process's business, not one server's
+
+
+class HttpServer:
+    """A running server; `ports` are the real ones, in the order asked for."""
+
+    def __init__(self, app: HttpApp, server: uvicorn.Server, sockets: list[socket.socket], task: asyncio.Task[None]) -> None:
+        self._app = app
+        self._server = server
+        self._sockets = sockets
+        self._task = task
+        self.ports: list[int] = [listening.getsockname()[1] for listening in sockets]
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new connections, answer what is in flight for up to `grace_s` seconds, then close."""
+        for listening in self._server.servers:
+            listening.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._app.drain()
+        self._server.should_exit = True
+        done, _ = await asyncio.wait((self._task,), timeout=grace_s)
+        if not done:
+            self._server.force_exit = True
+        await self._task
+
+
+async def serve_http(
+    app: HttpApp,
+    settings: GatewaySettings,
+    addresses: Iterable[tuple[str, int]],
+    *,
+    certificate: tuple[Path, Path] | None = None,
+) -> HttpServer:
+    """Serve HTTP and WebSocket on each `(host, port)`, port 0 = a free one. Raises `RuntimeFailToStart`.
+
+    `certificate` is a PEM certificate chain and its key: TLS on all ports.
+    """
+    sockets = _bind(addresses)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="websockets-sansio",
+        ws_max_size=settings.max_request_bytes,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, int(settings.drain_s)),
+        backlog=_BACKLOG,
+        ssl_certfile=certificate[0] if certificate else None,
+        ssl_keyfile=certificate[1] if certificate else None,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=sockets))
+    while not server.started:
+        if task.done():
+            await task
+            raise RuntimeFailToStart("the HTTP server ended while it started")
+        await asyncio.sleep(_STARTUP_POLL_S)
+    return HttpServer(app, server, sockets, task)
+
+
+def _bind(addresses: Iterable[tuple[str, int]]) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    for host, port in addresses:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        sockets.append(listening)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((host, port))
+        except OSError as error:
+            for opened in sockets:
+                opened.close()
+            raise RuntimeFailToStart(f"HTTP cannot listen on {host}:{port}: {error.strerror or error}") from error
+        listening.setblocking(False)
+    return sockets

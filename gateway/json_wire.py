@@ -1,0 +1,94 @@
+"""JSON requests (HTTP and WebSocket) as a `Call`: the body untouched, routing keys and headers beside it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from streamflow.broker.envelope import EMPTY, JSON
+from streamflow.broker.errors import InvalidInput
+
+from .dispatch import Call
+from .peek import NOTHING, Routing, parse, peek
+from .view import FALLBACK, View
+
+TIMEOUT_HEADER = b"x-streamflow-timeout-ms"  # milliseconds this request may take, from its arrival
+REQUEST_ID_HEADER = b"x-request-id"
+GENERIC = "/post"  # takes any endpoint, by `execEndpoint`
+_TRACE_HEADERS = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
+
+Headers = Mapping[bytes, bytes]
+
+
+def http_call(path: str, headers: Headers, body: bytes, view: View) -> Call:
+    """The call for `POST path`. Raises `InvalidInput` naming the field or header, `NotFound` for an endpoint that nobody serves.
+
+    Only HTTP refuses those: elsewhere a request for an unbound endpoint passes through the flow unchanged, as in Jina.
+    """
+    endpoint = view.name(path)
+    generic = path.rstrip("/") in (GENERIC, FALLBACK) and (endpoint == FALLBACK or endpoint not in view.endpoints)
+    routing = peek(body) if body else NOTHING
+    if generic:
+        endpoint = _named_endpoint(path, body, routing, view)
+    unknown = view.unknown(endpoint) if endpoint not in view.endpoints else None
+    if unknown is not None:
+        raise unknown
+    return build(endpoint, headers, body, routing)
+
+
+def socket_call(path: str, headers: Headers, body: bytes, view: View) -> Call:
+    """The call for one JSON message on a WebSocket opened at `path`. Raises `InvalidInput`."""
+    routing = parse(body)
+    endpoint = routing.endpoint or path
+    if endpoint == "/" and "/" not in view.endpoints and not routing.endpoint:
+        raise InvalidInput("execEndpoint: required on a socket at '/'")
+    return build(view.name(endpoint), headers, body, routing)
+
+
+def build(endpoint: str, headers: Headers, body: bytes, routing: Routing) -> Call:
+    """The call for `endpoint`; the id and the deadline of the body win over those of the headers."""
+    return Call(
+        endpoint=endpoint,
+        body=body,
+        content_type=JSON if body else EMPTY,
+        accept=JSON,
+        client_id=routing.request_id or headers.get(REQUEST_ID_HEADER, b"").decode("latin-1"),
+        target_executor=routing.target_executor,
+        deadline=earliest(routing.deadline, timeout_of(headers)),
+        trace=trace_of(headers),
+    )
+
+
+def _named_endpoint(path: str, body: bytes, routing: Routing, view: View) -> str:
+    named = routing.endpoint
+    if named:
+        return view.name(named)
+    if path.rstrip("/") == FALLBACK:
+        return FALLBACK
+    if body:
+        parse(body)  # a body that is no object gets that said first
+    raise InvalidInput("execEndpoint: required for /post")
+
+
+def timeout_of(headers: Headers) -> float:
+    """The deadline (Unix seconds) that the client's header asks for, 0.0 = none."""
+    raw = headers.get(TIMEOUT_HEADER)
+    if raw is None:
+        return 0.0
+    try:
+        timeout_ms = float(raw)
+    except ValueError:
+        timeout_ms = -1.0
+    if not 0 < timeout_ms < 1e12:
+        raise InvalidInput(f"header {TIMEOUT_HEADER.decode()}: must be a number of milliseconds above 0")
+    return time.time() + timeout_ms / 1000
+
+
+def trace_of(headers: Headers) -> dict[str, str]:
+    """W3C trace context of the request."""
+    return {name: headers[key].decode("latin-1") for key, name in _TRACE_HEADERS if key in headers}
+
+
+def earliest(*deadlines: float) -> float:
+    """The first of several deadlines, where 0.0 means none."""
+    return min((deadline for deadline in deadlines if deadline), default=0.0)

@@ -1,0 +1,65 @@
+"""The components of the OpenAPI document that every endpoint shares: header, status, route and failure (Jina's JSON forms)."""
+
+from __future__ import annotations
+
+from .schemas import REF, Schema
+
+_NULL_STRING: Schema = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+SHARED: dict[str, Schema] = {
+    "RequestHeader": {
+        "type": "object",
+        "properties": {
+            "requestId": {"type": "string", "description": "Echoed in the answer."},
+            "targetExecutor": {"type": "string"},
+            "timeout": {"type": "integer", "description": "Unix seconds after which the request may be dropped."},
+        },
+    },
+    "Status": {
+        "type": "object",
+        "properties": {
+            "code": {"type": "integer", "enum": [0, 1], "description": "0 = success, 1 = error"},
+            "description": {"type": "string"},
+            "exception": {
+                "anyOf": [
+                    {
+                        "type": "object",
+                        "properties": {
+                            "name": {"type": "string"},
+                            "args": {"type": "array", "items": {"type": "string"}},
+                            "stacks": {"type": "array", "items": {"type": "string"}},
+                            "executor": {"type": "string"},
+                        },
+                    },
+                    {"type": "null"},
+                ]
+            },
+        },
+    },
+    "AnswerHeader": {
+        "type": "object",
+        "properties": {
+            "requestId": {"type": "string"},
+            "status": {"anyOf": [{"$ref": REF + "Status"}, {"type": "null"}]},
+            "execEndpoint": {"type": "string"},
+            "targetExecutor": {"type": "string"},
+        },
+    },
+    "Route": {
+        "type": "object",
+        "properties": {
+            "executor": {"type": "string"},
+            "startTime": _NULL_STRING,
+            "endTime": _NULL_STRING,
+            "status": {"anyOf": [{"$ref": REF + "Status"}, {"type": "null"}]},
+        },
+    },
+    "Failure": {
+        "type": "object",
+        "properties": {
+            "detail": {"type": "string"},
+            "code": {"type": "string", "description": "Such as INVALID_ARGUMENT or EXECUTOR_ERROR."},
+            "header": {"$ref": REF + "AnswerHeader"},
+        },
+        "required": ["detail"],
+    },
+}

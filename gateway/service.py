@@ -1,0 +1,176 @@
+"""A gateway process: connects, learns the flow, listens, announces its addresses, drains on SIGTERM. Wires the parts; no logic of its
+own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from streamflow.broker import bucket, lifecycle, subjects
+from streamflow.broker.announce import EndpointInfo
+from streamflow.broker.bus import Bus
+from streamflow.broker.errors import NotFound, Unavailable
+from streamflow.broker.flow import Graph
+from streamflow.broker.lifecycle import Stop
+from streamflow.broker.settings import GatewaySettings, Listen
+
+from .dispatch import Dispatcher
+
+log = logging.getLogger(__name__)
+
+Report = Callable[..., None]  # state (waiting, ready, draining), what for; `addresses` with ready
+Addresses = dict[str, tuple[str, int]]
+
+
+class Server(Protocol):
+    """One running protocol server."""
+
+    async def stop(self, grace_s: float) -> None: ...
+
+
+def run(settings: GatewaySettings, report: Report | None = None) -> int:
+    """Serve until SIGTERM; the exit code says how it ended. Raises `Unavailable` (no broker), `RuntimeFailToStart` (a port is taken)."""
+    return lifecycle.run(lambda stop: GatewayProcess(settings, report).main(stop))
+
+
+class GatewayProcess:
+    """One gateway: `main` is its life."""
+
+    def __init__(self, settings: GatewaySettings, report: Report | None = None) -> None:
+        self._settings = settings
+        self._report: Report = report or _log_report
+        self._servers: list[Server] = []
+
+    async def main(self, stop: Stop) -> int:
+        self._report("waiting", f"for the broker at {self._settings.broker_url}")
+        bus = await Bus.connect(self._settings, f"gateway {self._settings.flow}")
+        bus.on_closed(lambda: stop.set("the broker connection is gone for good", lifecycle.FAILED))
+        try:
+            self._report("waiting", f"for flow {self._settings.flow!r} to be deployed on {self._settings.broker_url}")
+            graph = await stop.unless(bucket.wait_for_graph(bus, self._settings.flow))
+            if graph is not None:
+                await self._serve(bus, graph, stop)
+            return stop.code
+        finally:
+            await bus.close()
+
+    async def _serve(self, bus: Bus, graph: Graph, stop: Stop) -> None:
+        settings = self._settings
+        timeout_s = None if settings.timeout_send in (None, -1) else float(settings.timeout_send or 0) / 1000
+        dispatcher = Dispatcher(bus, graph, timeout_s=timeout_s)
+        await self._describe(bus, dispatcher, graph)
+        await dispatcher.start()
+        updates = GraphUpdates(bus, dispatcher)
+        await updates.start()
+        try:
+            addresses = await self._listen(dispatcher, bus)
+            self._report("ready", "", addresses=addresses)
+            await stop.wait()
+            self._report("draining", stop.reason)
+            await self._drain(dispatcher)
+        finally:
+            await asyncio.gather(*(server.stop(0.0) for server in self._servers))
+            await updates.stop()
+            await dispatcher.close()
+
+    async def _describe(self, bus: Bus, dispatcher: Dispatcher, graph: Graph) -> None:
+        """What the executors announced last time, so that documentation is there before their workers are."""
+        for name in graph.names:
+            try:
+                known = await bucket.get(bus, graph.flow, f"executor.{name}")
+                dispatcher.catalog.describe(name, (EndpointInfo(**raw) for raw in known or ()))
+            except (Unavailable, TypeError) as error:
+                log.warning("endpoints of %s are not known yet: %s", name, error)
+
+    async def _listen(self, dispatcher: Dispatcher, bus: Bus) -> Addresses:
+        settings = self._settings
+        wanted_http = [listen for listen in settings.listen if listen.protocol != "grpc"]
+        wanted_grpc = [listen for listen in settings.listen if listen.protocol == "grpc"]
+        addresses: Addresses = {}
+
+        def info() -> Mapping[str, str]:
+            return {"nats-server": bus.server_version, "flow": dispatcher.graph.flow, "open-requests": str(dispatcher.open_requests)}
+
+        if wanted_http:
+            addresses |= await self._listen_http(dispatcher, wanted_http, info)
+        if wanted_grpc:
+            addresses |= await self._listen_grpc(dispatcher, wanted_grpc, info)
+        return addresses
+
+    async def _listen_http(self, dispatcher: Dispatcher, wanted: list[Listen], info: Callable[[], Mapping[str, str]]) -> Addresses:
+        from .http_app import create_app  # FastAPI and uvicorn: 0.3 s that a gRPC gateway does not pay
+        from .http_server import serve_http
+
+        app = create_app(dispatcher, self._settings, info=info)
+        server = await serve_http(app, self._settings, _pairs(wanted), certificate=self._certificate())
+        self._servers.append(server)
+        return _addresses(wanted, server.ports)
+
+    async def _listen_grpc(self, dispatcher: Dispatcher, wanted: list[Listen], info: Callable[[], Mapping[str, str]]) -> Addresses:
+        from .grpc_server import GrpcServer  # grpc: 0.1 s and 20 MB that an HTTP gateway does not pay
+
+        server = GrpcServer(dispatcher, self._settings, info=info, certificate=self._certificate())
+        ports = await server.start(_pairs(wanted))
+        self._servers.append(server)
+        return _addresses(wanted, ports)
+
+    def _certificate(self) -> tuple[Path, Path] | None:
+        settings = self._settings
+        return (Path(settings.ssl_certfile), Path(settings.ssl_keyfile)) if settings.ssl_certfile and settings.ssl_keyfile else None
+
+    async def _drain(self, dispatcher: Dispatcher) -> None:
+        """Take no new connections, answer what is open, then leave."""
+        limit = time.monotonic() + self._settings.drain_s
+        await asyncio.gather(*(server.stop(self._settings.drain_s) for server in self._servers))
+        self._servers.clear()
+        while dispatcher.open_requests and time.monotonic() < limit:
+            await asyncio.sleep(0.01)
+
+
+class GraphUpdates:
+    """Follows the flow's definition: a deployer that changes it tells on the control subject."""
+
+    def __init__(self, bus: Bus, dispatcher: Dispatcher) -> None:
+        self._bus = bus
+        self._dispatcher = dispatcher
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._bus.listen(subjects.control(self._dispatcher.graph.flow, "graph"), lambda s, r, h, p: self._changed.set())
+        self._bus.on_reconnect(self._changed.set)
+        self._task = asyncio.create_task(self._follow(), name="graph updates")
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _follow(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                graph = await bucket.load_graph(self._bus, self._dispatcher.graph.flow)
+            except (NotFound, Unavailable) as error:
+                log.warning("the flow's new definition cannot be read: %s", error)
+                continue
+            if graph.version != self._dispatcher.graph.version:
+                log.info("flow %s: new definition %s", graph.flow, graph.version)
+                self._dispatcher.use_graph(graph)
+
+
+def _pairs(wanted: list[Listen]) -> list[tuple[str, int]]:
+    return [(listen.host, listen.port) for listen in wanted]
+
+
+def _addresses(wanted: list[Listen], ports: list[int]) -> Addresses:
+    return {listen.protocol: (listen.host, port) for listen, port in zip(wanted, ports, strict=True)}
+
+
+def _log_report(state: str, message: str = "", **facts: Any) -> None:
+    log.info("gateway %s %s %s", state, message, facts or "")

@@ -1,0 +1,189 @@
+"""WebSocket: one socket, many requests, answers as they are ready.
+
+Sub-protocols: `json` (the default; frames are requests as HTTP takes them, with `execEndpoint`) and `bytes` (frames are serialized
+`jina.DataRequestProto`s). The input ends with `{}` or the byte 1: what is open is answered, then the socket closes. An error of a request
+is an answer; only with `bytes`, whose clients expect it, do UNAVAILABLE and DEADLINE_EXCEEDED end the socket, with 1011, after the other
+answers. A streaming endpoint called by `json` answers once per document, with `position` and `final`. `/dry_run` answers any message with
+the readiness.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import orjson
+
+from streamflow.broker.envelope import Envelope
+from streamflow.broker.errors import Code, Status, StreamflowError
+from streamflow.broker.settings import GatewaySettings
+
+from .answers import print_json, status_json
+from .desk import Desk, refused
+from .dispatch import Call
+from .http_io import Receive, Scope, Send
+from .jina_wire import call_of, data_answer, read, status_message
+from .json_wire import socket_call, timeout_of, trace_of
+from .proto import shallow_pb2 as pb
+from .status import close_reason, outcome
+from .window import Window
+
+BYTES = "bytes"
+PLAIN = "json"
+_NORMAL, _GOING_AWAY = 1000, 1001
+_ENDS = (b"{}", b"\x01")
+_LONGEST_END = 16  # bytes; "{}" may be written with white space
+
+
+@dataclass(slots=True, eq=False)
+class Socket:
+    """One accepted connection. `stop` ends its reading; what is in flight is still answered before it closes."""
+
+    path: str
+    headers: Mapping[bytes, bytes]
+    protocol: str
+    receive: Receive
+    send: Send
+    gone: bool = False
+    close_code: int = _NORMAL
+    close_text: str = ""
+    reader: asyncio.Task[None] | None = field(default=None)
+
+    async def next_frame(self) -> bytes | None:
+        """The next message, None when the client has left."""
+        message = await self.receive()
+        if message["type"] == "websocket.disconnect":
+            self.gone = True
+            return None
+        text: str | None = message.get("text")
+        return text.encode() if text is not None else message.get("bytes") or b""
+
+    async def write(self, body: bytes) -> None:
+        if self.protocol == BYTES:
+            await self.send({"type": "websocket.send", "bytes": body})
+        else:
+            await self.send({"type": "websocket.send", "text": body.decode("utf-8", "replace")})
+
+    def stop(self, code: int, text: str) -> None:
+        if self.close_code == _NORMAL:
+            self.close_code, self.close_text = code, text
+        if self.reader is not None:
+            self.reader.cancel()
+
+    async def close(self) -> None:
+        if not self.gone:
+            await self.send({"type": "websocket.close", "code": self.close_code, "reason": close_reason(self.close_text)})
+
+
+class SocketApp:
+    """The ASGI callable for `websocket` scopes."""
+
+    def __init__(self, desk: Desk, settings: GatewaySettings) -> None:
+        self._desk = desk
+        self._prefetch = settings.prefetch
+        self._sockets: set[Socket] = set()
+        self._none_open = asyncio.Event()
+        self._none_open.set()
+
+    async def drain(self) -> None:
+        """Stop reading from every socket; return once all have their answers and are closed."""
+        for socket in list(self._sockets):
+            socket.stop(_GOING_AWAY, "the gateway is shutting down")
+        await self._none_open.wait()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()  # websocket.connect
+        chosen = next((name for name in scope.get("subprotocols") or () if name in (BYTES, PLAIN)), None)
+        await send({"type": "websocket.accept", "subprotocol": chosen})
+        socket = Socket(scope["path"], dict(scope["headers"]), chosen or PLAIN, receive, send)
+        self._sockets.add(socket)
+        self._none_open.clear()
+        try:
+            await (self._dry_run(socket) if socket.path == "/dry_run" else self._serve(socket))
+        except OSError:
+            return  # the client left while an answer was written
+        finally:
+            self._sockets.discard(socket)
+            if not self._sockets:
+                self._none_open.set()
+
+    async def _serve(self, socket: Socket) -> None:
+        window: Window[float] = Window(self._prefetch)
+        socket.reader = asyncio.create_task(self._read(socket, window))
+        try:
+            async for started, envelope in window:
+                if not _ends(socket, envelope):
+                    await socket.write(_print(socket, envelope, started))
+            await socket.close()
+        finally:
+            window.cancel()
+            socket.reader.cancel()
+            await asyncio.gather(socket.reader, return_exceptions=True)
+
+    async def _read(self, socket: Socket, window: Window[float]) -> None:
+        """Take requests until the input ends, the client leaves or the socket is stopped."""
+        try:
+            while (frame := await socket.next_frame()) is not None and not _is_end(frame):
+                await window.room()
+                self._take(socket, frame, window)
+            if socket.gone:
+                window.cancel()
+        finally:
+            window.close()
+
+    def _take(self, socket: Socket, frame: bytes, window: Window[float]) -> None:
+        started = time.time()
+        try:
+            call = self._call(socket, frame)
+        except StreamflowError as error:
+            window.add(started, refused(error))
+            return
+        endpoint = self._desk.view.endpoints.get(call.endpoint)
+        if endpoint is not None and endpoint.streaming and socket.protocol == PLAIN:
+            window.add(started, asyncio.create_task(self._parts(socket, call, started)))
+        else:
+            window.add(started, self._desk.send(call))
+
+    def _call(self, socket: Socket, frame: bytes) -> Call:
+        view = self._desk.view
+        if socket.protocol == PLAIN:
+            return socket_call(socket.path, socket.headers, frame, view)
+        return call_of(read(pb.DataRequest, frame), view, deadline=timeout_of(socket.headers), trace=trace_of(socket.headers))
+
+    async def _parts(self, socket: Socket, call: Call, started: float) -> Envelope:
+        """Write all parts of a streaming endpoint but the last, which is returned."""
+        async with aclosing(self._desk.stream(call)) as parts:
+            async for part in parts:
+                if part.final or part.status.code is not Code.OK:
+                    return part
+                await socket.write(print_json(part, started))
+        return refused(Status(Code.INTERNAL, "the stream ended without a final part"), call)
+
+    async def _dry_run(self, socket: Socket) -> None:
+        while (frame := await socket.next_frame()) is not None and not _is_end(frame):
+            readiness = self._desk.view.readiness()
+            if socket.protocol == BYTES:
+                await socket.write(status_message(readiness).SerializeToString())
+            else:
+                await socket.write(orjson.dumps(status_json(readiness)))
+        await socket.close()
+
+
+def _is_end(frame: bytes) -> bool:
+    return len(frame) <= _LONGEST_END and b"".join(frame.split()) in _ENDS
+
+
+def _ends(socket: Socket, envelope: Envelope) -> bool:
+    """Whether this answer is told by closing the socket; the first such one stops the reading."""
+    said = outcome(envelope.status.code)
+    if socket.protocol != BYTES or not said.close:
+        return False
+    socket.stop(said.close, envelope.status.description)
+    return True
+
+
+def _print(socket: Socket, envelope: Envelope, started: float) -> bytes:
+    return data_answer(envelope, started) if socket.protocol == BYTES else print_json(envelope, started)

@@ -1,0 +1,15 @@
+"""Wait for a condition instead of sleeping."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+
+async def eventually(condition: Callable[[], object], timeout_s: float = 10.0, what: str = "the condition") -> None:
+    """Return when `condition()` is true; fail the test after `timeout_s`."""
+    limit = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < limit, f"{what} did not come true within {timeout_s} s"
+        await asyncio.sleep(0.005)

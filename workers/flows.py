@@ -1,0 +1,33 @@
+"""The flow's definitions that this worker knows, by version: a request is routed by the one it was accepted with."""
+
+from __future__ import annotations
+
+from streamflow.broker import bucket
+from streamflow.broker.bus import Bus
+from streamflow.broker.flow import Graph
+
+
+class Flows:
+    """Definitions of one flow. `graph(version)` never waits: `learn` it first when `knows` says no."""
+
+    def __init__(self, bus: Bus, flow: str) -> None:
+        self._bus = bus
+        self._flow = flow
+        self._graphs: dict[str, Graph] = {}
+
+    async def wait_current(self) -> Graph:
+        """The current definition, waiting until a deployer has stored one."""
+        graph = await bucket.wait_for_graph(self._bus, self._flow)
+        self._graphs[graph.version] = graph
+        return graph
+
+    def knows(self, version: str) -> bool:
+        return version in self._graphs
+
+    async def learn(self, version: str) -> None:
+        """Fetch a definition that is new here. Raises `NotFound`, `Unavailable`."""
+        if version not in self._graphs:
+            self._graphs[version] = await bucket.load_graph(self._bus, self._flow, version)
+
+    def graph(self, version: str) -> Graph:
+        return self._graphs[version]

@@ -1,0 +1,335 @@
+"""The path of one delivery through a worker: decode, check, run, publish, settle. Each delivery takes it once, top to bottom of this file.
+
+`accept` is entered by the pull loop, `_finish` when the endpoint ended; both run on the loop. Nothing else settles a delivery.
+Order: the result is with the broker (publish-ack of every next hop, or the answer sent on the same connection) before the input is acked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from streamflow.broker import blobs, subjects
+from streamflow.broker.bus import Bus
+from streamflow.broker.envelope import COLUMNS, Envelope, Hop, decode, encode
+from streamflow.broker.errors import OK, InvalidInput, Overloaded, Status, StreamflowError, TooLarge, Unavailable
+from streamflow.broker.pull import Delivery
+from streamflow.broker.replies import ReplySender
+from streamflow.broker.routing import Kind, Step, next_steps
+
+from .flows import Flows
+from .invoke import Invoker
+from .jobs import Dropped, Failure, Job, Outcome, Output
+from .keepalive import Keepalive
+from .policy import Settle, judge, too_deadly, undecodable
+from .process import Processor
+from .runner import Runner
+from .suspects import Suspects
+
+log = logging.getLogger(__name__)
+
+STORE_RETRY_S = 0.25
+CANCELLED_KEPT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this worker is: executor name in the flow, and the replica's name in results and trails ("encoder/rep-0")."""
+
+    flow: str
+    executor: str
+    replica: str
+    instance: str
+
+
+class Handler:
+    """Handles the deliveries of one worker. `idle()` is true when nothing is under way."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        bus: Bus,
+        flows: Flows,
+        invoker: Invoker,
+        replies: ReplySender,
+        keepalive: Keepalive,
+        *,
+        max_deliver: int,
+        on_time: Callable[[float], None],
+        on_fatal: Callable[[str], None],
+    ) -> None:
+        self._me = identity
+        self._bus = bus
+        self._flows = flows
+        self._invoker = invoker
+        self._replies = replies
+        self._keepalive = keepalive
+        self._max_deliver = max_deliver
+        self._on_time = on_time
+        self._on_fatal = on_fatal
+        self._processor = Processor(invoker, identity.executor, identity.replica)
+        self._runner: Runner[Job, Outcome] = Runner(self._processor.run, self._finish, f"executor {identity.executor}")
+        self._suspects = Suspects(bus, identity.flow, identity.executor)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._jobs: dict[str, Job] = {}
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
+
+    def idle(self) -> bool:
+        return not self._jobs and not self._tasks
+
+    def stop(self) -> None:
+        self._runner.stop()
+
+    # in
+
+    def accept(self, delivery: Delivery) -> None:
+        """Take one delivery from the pull loop."""
+        try:
+            envelope = decode(delivery.payload)
+        except InvalidInput as error:
+            lost = Envelope("", self._me.flow, body=delivery.payload)
+            self._settle(Job(delivery, lost, None, COLUMNS), undecodable(error, self._me.executor))
+            return
+        self._keepalive.hold(delivery.ack_subject, envelope.deadline)
+        if envelope.claim is not None or delivery.attempt > 1 or not self._flows.knows(envelope.flow_version):
+            self._spawn(self._prepare(delivery, envelope))
+        else:
+            self._start(delivery, envelope)
+
+    async def _prepare(self, delivery: Delivery, envelope: Envelope) -> None:
+        """The rare ways in: a body that lies elsewhere, a redelivery, a definition of the flow that is new here."""
+        claim = envelope.claim
+        try:
+            await self._flows.learn(envelope.flow_version)
+            if delivery.attempt > 1:
+                starts = await self._suspects.mark(envelope)
+                if starts >= self._max_deliver:
+                    self._settle(Job(delivery, envelope, None, COLUMNS), too_deadly(starts, self._me.executor))
+                    await self._suspects.clear(envelope)
+                    return
+            whole = await blobs.check_out(self._bus, envelope) if claim is not None else envelope
+        except StreamflowError as error:
+            if isinstance(error, Unavailable):
+                log.warning("request %s: %s; it will come again", envelope.request_id, error)
+                self._keepalive.release(delivery.ack_subject)
+                delivery.nak(delay_s=STORE_RETRY_S)
+                return
+            self._settle(Job(delivery, envelope, None, COLUMNS), Failure(Status.of(error, executor=self._me.executor)))
+            return
+        self._start(delivery, whole._replace(claim=claim))
+
+    def _start(self, delivery: Delivery, envelope: Envelope) -> None:
+        spec = self._invoker.resolve(envelope.endpoint)
+        job = Job(delivery, envelope, spec, self._form_of_output(envelope))
+        if envelope.request_id in self._cancelled:
+            self._settle(job, Dropped())
+            return
+        self._jobs[delivery.ack_subject] = job
+        if spec is not None and spec.is_async:
+            job.task = self._spawn(self._run_async(job))
+        else:
+            self._runner.submit(job)
+
+    def _form_of_output(self, envelope: Envelope) -> str:
+        """What the next reader wants: the client's own form when this is the last hop, else columns."""
+        try:
+            steps = self._steps(envelope)
+        except StreamflowError:
+            return COLUMNS
+        is_last = len(steps) == 1 and steps[0].kind is Kind.ANSWER and not steps[0].expected
+        return envelope.accept if is_last else COLUMNS
+
+    async def _run_async(self, job: Job) -> None:
+        try:
+            outcome = await self._processor.run_async(job)
+        except asyncio.CancelledError:
+            if not job.cancelled:
+                raise
+            outcome = Dropped()
+        self._finish(job, outcome)
+
+    # out
+
+    def _finish(self, job: Job, outcome: Outcome) -> None:
+        """The endpoint ended, with an output or an error."""
+        self._jobs.pop(job.delivery.ack_subject, None)
+        self._on_time(time.time() - job.started)
+        if job.cancelled:
+            outcome = Dropped()
+        if isinstance(outcome, Output) and len(outcome.body) > self._bus.settings.inline_bytes:
+            self._spawn(self._settle_large(job, outcome))
+        else:
+            self._settle(job, outcome)
+        if isinstance(outcome, Failure) and outcome.exit_worker:
+            self._on_fatal(f"{outcome.status.exception} is in exit_on_exceptions")
+
+    def _settle(self, job: Job, outcome: Outcome) -> None:
+        """The only place that publishes results and settles: forward, or answer, or dead-letter; then ack or term."""
+        verdict = judge(outcome)
+        try:
+            if verdict.dead is not None:
+                self._store_dead(job, verdict.dead)
+            if verdict.answer is not None and job.envelope.reply:
+                self._answer(job, self._closed(job, verdict.answer))
+            if verdict.forward:
+                assert isinstance(outcome, Output)
+                self._forward(job, self._opened(job, outcome))
+                return
+        except StreamflowError as error:
+            self._could_not_send(job, outcome, error)
+            return
+        self._done(job, verdict.settle)
+
+    def _could_not_send(self, job: Job, outcome: Outcome, error: StreamflowError) -> None:
+        """Too large to send is an answer; an unreachable broker is waited for, with the result in hand."""
+        if isinstance(error, Unavailable | Overloaded):
+            asyncio.get_running_loop().call_later(STORE_RETRY_S, self._settle, job, outcome)
+        elif isinstance(outcome, Failure):
+            log.error("request %s: its error cannot be sent: %s", job.envelope.request_id, error)
+            self._done(job, Settle.ACK)
+        else:
+            self._settle(job, Failure(Status.of(error, executor=self._me.executor)))
+
+    def _done(self, job: Job, settle: Settle) -> None:
+        delivery = job.delivery
+        self._keepalive.release(delivery.ack_subject)
+        if settle is Settle.ACK:
+            delivery.ack()
+        else:
+            delivery.term()
+        if job.envelope.claim is not None:
+            self._spawn(blobs.discard(self._bus, self._me.flow, job.envelope.claim))
+        if delivery.attempt > 1:
+            self._spawn(self._suspects.clear(job.envelope))
+
+    def _forward(self, job: Job, envelope: Envelope) -> None:
+        """To the client on the last hop, else to every next hop; the ack follows when all of them are stored."""
+        steps = self._steps(job.envelope)
+        open_steps = len(steps)
+        for step in steps:
+            if step.kind is Kind.ANSWER:
+                self._answer(job, envelope._replace(hop=""))
+                open_steps -= 1
+        if not open_steps:
+            self._done(job, Settle.ACK)
+            return
+        left = [open_steps]
+        for step in steps:
+            if step.kind is not Kind.ANSWER:
+                self._store(job, envelope, step, left)
+
+    def _store(self, job: Job, envelope: Envelope, step: Step, left: list[int]) -> None:
+        target = envelope._replace(hop=step.executor, reply="" if step.floating else envelope.reply)
+        subject = subjects.work(self._me.flow, step.executor, envelope.lane, envelope.request_id)
+        message_id = subjects.message_id(envelope.request_id, step.executor, step.part, envelope.run)
+
+        def stored(_sequence: int, error: StreamflowError | None) -> None:
+            if error is None:
+                left[0] -= 1
+                if not left[0]:
+                    self._done(job, Settle.ACK)
+            elif isinstance(error, TooLarge):
+                self._settle(job, Failure(Status.of(error, executor=self._me.executor)))
+            else:
+                log.warning("request %s waits to go on to %s: %s", envelope.request_id, step.executor, error)
+                asyncio.get_running_loop().call_later(STORE_RETRY_S, self._store, job, envelope, step, left)
+
+        self._bus.store(subject, encode(target), message_id, stored)
+
+    def _answer(self, job: Job, envelope: Envelope) -> None:
+        if envelope.reply:
+            self._replies.send(envelope.reply, encode(envelope))
+
+    async def _settle_large(self, job: Job, outcome: Output) -> None:
+        """An output above the inline limit: its body goes into the object store first."""
+        try:
+            stored = await blobs.check_in(self._bus, self._opened(job, outcome))
+        except Unavailable:
+            await asyncio.sleep(STORE_RETRY_S)
+            self._spawn(self._settle_large(job, outcome))
+            return
+        except StreamflowError as error:
+            self._settle(job, Failure(Status.of(error, executor=self._me.executor)))
+            return
+        try:
+            self._forward(job, stored)
+        except StreamflowError as error:
+            self._could_not_send(job, outcome, error)
+
+    def _store_dead(self, job: Job, status: Status) -> None:
+        """Keep the whole message with its reason; whether that succeeded is logged, the queue must not stall on it."""
+        body = b"" if job.envelope.claim else job.envelope.body
+        kept = job.envelope._replace(
+            body=body, status=status, trail=self._trail(job), extra={**job.envelope.extra, "dead": self._epitaph(job)}
+        )
+
+        def stored(_sequence: int, error: StreamflowError | None) -> None:
+            if error is not None:
+                log.error("request %s: dead letter lost: %s", job.envelope.request_id, error)
+
+        job.envelope = job.envelope._replace(claim=None)  # the claimed body now belongs to the dead letter
+        subject = subjects.dead(self._me.flow, self._me.executor)
+        self._bus.store(subject, encode(kept), f"dead/{self._me.executor}/{job.delivery.sequence}", stored)
+        log.error("request %s quarantined: %s", job.envelope.request_id or job.delivery.sequence, status.description)
+
+    def _epitaph(self, job: Job) -> dict[str, Any]:
+        return {"executor": self._me.executor, "worker": self._me.instance, "attempts": job.delivery.attempt, "time": time.time()}
+
+    # envelopes
+
+    def _steps(self, envelope: Envelope) -> tuple[Step, ...]:
+        graph = self._flows.graph(envelope.flow_version)
+        return next_steps(graph, self._me.executor, envelope.endpoint, envelope.target_executor)
+
+    def _trail(self, job: Job) -> tuple[Hop, ...]:
+        delivery = job.delivery
+        hop = Hop(self._me.executor, self._me.replica, delivery.stored, job.started, time.time(), delivery.attempt)
+        return (*job.envelope.trail, hop)
+
+    def _opened(self, job: Job, output: Output) -> Envelope:
+        """The envelope that carries `output` on."""
+        envelope = job.envelope
+        return envelope._replace(
+            body=output.body,
+            content_type=output.content_type,
+            parameters=envelope.parameters if output.parameters is None else output.parameters,
+            results=envelope.results if output.results is None else output.results,
+            trail=self._trail(job),
+            attempt=job.delivery.attempt,
+            claim=None,
+            status=OK,
+        )
+
+    def _closed(self, job: Job, status: Status) -> Envelope:
+        """The answer that says `status`; the documents stay behind."""
+        return job.envelope._replace(
+            body=b"", content_type="", hop="", status=status, trail=self._trail(job), attempt=job.delivery.attempt, claim=None
+        )
+
+    # cancel and tasks
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this request any more: drop it if it has not started, tell it if it runs on the loop."""
+        self._cancelled[request_id] = None
+        if len(self._cancelled) > CANCELLED_KEPT:
+            self._cancelled.popitem(last=False)
+        for job in [job for job in self._jobs.values() if job.envelope.request_id == request_id]:
+            job.cancelled = True
+            if job.task is not None:
+                job.task.cancel()
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a delivery was left to its redelivery", exc_info=task.exception())

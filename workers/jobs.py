@@ -1,0 +1,63 @@
+"""What moves through a worker: a `Job` is one delivery on its way, an `Outcome` what came of it, as data.
+
+`policy.py` turns an outcome into how the delivery is settled, `handler.py` carries that out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamflow.broker.envelope import EMPTY, Envelope
+from streamflow.broker.errors import Status
+from streamflow.broker.pull import Delivery
+
+from .endpoints import EndpointSpec
+
+
+@dataclass(slots=True)
+class Job:
+    """One delivery being worked on. `spec` None = the executor has no such endpoint: pass the body through."""
+
+    delivery: Delivery
+    envelope: Envelope
+    spec: EndpointSpec | None
+    accept: str  # content type its output must have: the next executor's, or the client's
+    started: float = field(default_factory=time.time)
+    cancelled: bool = False
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """The executor ran: a body in the job's `accept` form, and what it changed in the envelope."""
+
+    body: bytes | memoryview = b""
+    content_type: str = EMPTY
+    parameters: dict[str, Any] | None = None
+    results: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An answer that is an error. `exit_worker`: the executor asked to end its process on this exception (EX-16)."""
+
+    status: Status
+    exit_worker: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """Quarantine: kept as a dead letter with its reason, and the client told."""
+
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Nobody wants it any more and nobody is told: a cancelled request."""
+
+
+Outcome = Output | Failure | GivenUp | Dropped

@@ -1,0 +1,124 @@
+"""From a job to its outcome: decode, call the endpoint, encode. Runs in the worker's thread (sync endpoints) or on the loop (async
+ones); no I/O.
+
+The first worker of a flow reads the client's own bytes into the executor's document type, which is where they are validated; the last
+one writes the client's form. A worker in between never meets either.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import orjson
+
+from streamflow.broker import codec
+from streamflow.broker.envelope import COLUMNS, EMPTY, JSON, Envelope
+from streamflow.broker.errors import Code, Status, StreamflowError
+from streamflow.broker.routing import parameters_for
+
+from .failures import EndpointError
+from .invoke import NO_EXTRAS, CallResult, Context, Extras, Invoker
+from .jobs import Dropped, Failure, Job, Outcome, Output
+from .policy import late
+
+log = logging.getLogger(__name__)
+
+
+class Processor:
+    """Turns jobs into outcomes for one loaded executor. `run` and `run_async` never raise, except for cancellation."""
+
+    def __init__(self, invoker: Invoker, executor: str, replica: str) -> None:
+        self._invoker = invoker
+        self._executor = executor
+        self._replica = replica
+
+    def run(self, job: Job) -> Outcome:
+        try:
+            early = self._refuse(job)
+            if early is not None:
+                return early
+            if job.spec is None:
+                return pass_through(job)
+            decoded, parameters = self._decode(job)
+            result = self._invoker.call(job.spec, decoded.docs, self._own(parameters), self._extras(job))
+            return self._encode(job, decoded, parameters, result)
+        except Exception as error:
+            return self._failure(error, job)
+
+    async def run_async(self, job: Job) -> Outcome:
+        try:
+            early = self._refuse(job)
+            if early is not None:
+                return early
+            assert job.spec is not None
+            decoded, parameters = self._decode(job)
+            result = await self._invoker.acall(job.spec, decoded.docs, self._own(parameters), self._extras(job))
+            return self._encode(job, decoded, parameters, result)
+        except Exception as error:
+            return self._failure(error, job)
+
+    def _refuse(self, job: Job) -> Outcome | None:
+        """What was cancelled, or too late, while it waited is not started."""
+        job.started = time.time()
+        if job.cancelled:
+            return Dropped()
+        remaining_s = job.envelope.remaining_s()
+        if remaining_s is not None and remaining_s < 0:
+            return late(job.envelope.endpoint, self._executor, -remaining_s)
+        return None
+
+    def _decode(self, job: Job) -> tuple[codec.Decoded, dict[str, Any]]:
+        envelope, spec = job.envelope, job.spec
+        assert spec is not None
+        # Only another worker of this flow has added a hop to the trail: what it encoded was validated where it was made.
+        decoded = codec.decode(envelope.body, envelope.content_type, spec.request_type, trusted=bool(envelope.trail))
+        parameters = {**envelope.parameters, **decoded.parameters} if decoded.parameters else envelope.parameters
+        return decoded, parameters
+
+    def _own(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        return parameters_for(parameters, self._executor)
+
+    def _extras(self, job: Job) -> Extras:
+        assert job.spec is not None
+        if not job.spec.extras:
+            return NO_EXTRAS
+        envelope, delivery = job.envelope, job.delivery
+        return Extras(context=Context(envelope.request_id, delivery.attempt, envelope.deadline, delivery.fencing_token))
+
+    def _encode(self, job: Job, decoded: codec.Decoded, parameters: dict[str, Any], result: CallResult) -> Output:
+        unknown = decoded.unknown if result.in_place else None
+        body = codec.encode(result.docs, job.accept, extra_columns=unknown)
+        results = {**job.envelope.results, self._replica: result.results} if result.results is not None else None
+        return Output(body, job.accept, parameters, results)
+
+    def _failure(self, error: Exception, job: Job) -> Failure:
+        if isinstance(error, EndpointError):
+            return Failure(error.status, exit_worker=error.exits)
+        if not isinstance(error, StreamflowError):
+            log.exception("request %s failed in streamflow itself", job.envelope.request_id)
+            return Failure(
+                Status(
+                    Code.INTERNAL, f"{type(error).__name__} in executor {self._executor!r}", type(error).__name__, executor=self._executor
+                )
+            )
+        return Failure(Status.of(error, executor=self._executor))
+
+
+def pass_through(job: Job) -> Output:
+    """The executor has no such endpoint: the documents go on as they are, byte for byte unless the client wants another form."""
+    envelope = job.envelope
+    if job.accept == COLUMNS or envelope.content_type == EMPTY == job.accept:
+        return Output(envelope.body, envelope.content_type)
+    body = codec.transcode(envelope.body, envelope.content_type, job.accept)
+    return Output(body, job.accept, _merged(envelope))
+
+
+def _merged(envelope: Envelope) -> dict[str, Any]:
+    """The request's parameters; those of a JSON body are still in it when no executor has opened it."""
+    if envelope.content_type != JSON or b'"parameters"' not in bytes(envelope.body):
+        return envelope.parameters
+    request = orjson.loads(envelope.body)
+    found = request.get("parameters") if isinstance(request, dict) else None
+    return {**envelope.parameters, **found} if isinstance(found, dict) else envelope.parameters

@@ -1,0 +1,206 @@
+"""A worker process: one replica of one executor. Wires the parts, announces itself, drains on SIGTERM.
+
+`streamflow worker`, a local flow and a container all enter by `run`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import platform
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from streamflow.broker import bucket, lifecycle, subjects
+from streamflow.broker.announce import Announcement, State
+from streamflow.broker.bus import Bus
+from streamflow.broker.errors import FlowError, NotFound, RuntimeFailToStart, StreamflowError
+from streamflow.broker.flow import Graph, Node
+from streamflow.broker.lifecycle import Stop
+from streamflow.broker.pull import Pull
+from streamflow.broker.replies import ReplySender
+from streamflow.broker.settings import WorkerSettings
+
+from .executor import Executor
+from .flows import Flows
+from .handler import Handler, Identity
+from .invoke import Invoker
+from .keepalive import Keepalive
+from .loader import load_executor
+
+log = logging.getLogger(__name__)
+
+Report = Callable[..., None]  # state (loading, waiting, ready, draining), what for
+AHEAD_S = 0.005
+MAX_AHEAD = 256
+
+
+def run(settings: WorkerSettings, uses: Any = None, report: Report | None = None, base_dir: str | None = None) -> int:
+    """Serve until SIGTERM; the exit code says how it ended (`broker/lifecycle.py`).
+
+    `uses` replaces `settings.uses` where it is a class. Raises `RuntimeFailToStart`, `FlowError` (the executor), `Unavailable` (the
+    broker).
+    """
+    return lifecycle.run(lambda stop: Worker(settings, uses, report, base_dir).main(stop))
+
+
+class Worker:
+    """One replica: `main` is its life."""
+
+    def __init__(self, settings: WorkerSettings, uses: Any, report: Report | None, base_dir: str | None) -> None:
+        self._settings = settings
+        self._uses = uses if uses is not None else settings.uses
+        self._report = report or (lambda state, message: log.info("%s %s", state, message))
+        self._base_dir = base_dir
+        self._state = State.STARTING
+
+    async def main(self, stop: Stop) -> int:
+        self._report("loading", "")
+        self._executor = self._load()
+        self._name = subjects.token(self._settings.name or self._default_name(), "executor")
+        try:
+            return await self._serve(stop)
+        finally:
+            self._executor.close()
+
+    def _load(self) -> Executor:
+        """On the loop's thread and before anything is pulled: a model that fails to load never takes a message."""
+        settings = self._settings
+        executor = load_executor(
+            self._uses,
+            uses_with=settings.uses_with,
+            uses_metas=settings.uses_metas,
+            uses_requests=settings.uses_requests,
+            uses_dynamic_batching=settings.uses_dynamic_batching,
+            py_modules=settings.py_modules,
+            runtime_args={"name": settings.name, "replica": settings.replica, "shard_id": settings.shard, "flow": settings.flow},
+            workspace=settings.workspace,
+            base_dir=self._base_dir,
+        )
+        warmup = getattr(executor, "warmup", None)
+        if warmup is not None:
+            try:
+                warmup()
+            except Exception as error:
+                raise RuntimeFailToStart(f"{type(executor).__name__}.warmup() failed: {error!r}") from error
+        return executor
+
+    def _default_name(self) -> str:
+        return str(getattr(self._executor.metas, "name", "") or type(self._executor).__name__)
+
+    async def _serve(self, stop: Stop) -> int:
+        self._report("waiting", f"for the broker at {self._settings.broker_url}")
+        bus = await Bus.connect(self._settings, f"worker {self._settings.flow}/{self._name}")
+        bus.on_closed(lambda: stop.set("the broker connection is gone for good", lifecycle.FAILED))
+        try:
+            flows = Flows(bus, self._settings.flow)
+            self._report("waiting", f"for flow {self._settings.flow!r} to be deployed on {self._settings.broker_url}")
+            graph = await stop.unless(flows.wait_current())
+            if graph is None:
+                return stop.code
+            return await self._work(bus, flows, self._node(graph), stop)
+        finally:
+            await bus.close()
+
+    def _node(self, graph: Graph) -> Node:
+        try:
+            return graph.node(self._name)
+        except NotFound as error:
+            known = ", ".join(graph.names) or "none"
+            raise FlowError(f"{error}; it has: {known} (name the executor with --name)") from error
+
+    async def _work(self, bus: Bus, flows: Flows, node: Node, stop: Stop) -> int:
+        settings = self._settings
+        self._me = Identity(settings.flow, self._name, f"{self._name}/rep-{settings.replica}", secrets.token_hex(8))
+        self._invoker = Invoker(
+            self._executor, exit_on_exceptions=settings.exit_on_exceptions, output_array_type=settings.output_array_type
+        )
+        self._endpoints = self._invoker.describe()
+        replies = ReplySender(bus)
+        await replies.start()
+        keepalive = Keepalive(settings, f"worker {self._name}", node.ack_wait_s or settings.ack_wait_s, self._beat)
+        pace = Pace(settings.concurrency, any(spec.is_async for spec in self._invoker.endpoints.values()))
+        handler = Handler(
+            self._me, bus, flows, self._invoker, replies, keepalive,
+            max_deliver=node.max_deliver or settings.max_deliver,
+            on_time=pace.ended,
+            on_fatal=lambda reason: stop.set(reason, lifecycle.FAILED),
+        )  # fmt: skip
+        pull = Pull(
+            bus, subjects.work_stream(settings.flow, self._name), subjects.work_durable("now"), handler.accept, capacity=pace.capacity
+        )
+        pace.bind(pull)
+        await bus.listen(
+            subjects.control(settings.flow, "cancel"), lambda s, r, h, payload: handler.cancel(payload.decode(errors="replace"))
+        )
+        await bus.listen(subjects.control(settings.flow, "hello"), lambda s, r, h, p: bus.publish(*self._beat()))
+        await bucket.put(bus, settings.flow, f"executor.{self._name}", [asdict(info) for info in self._endpoints])
+        keepalive.start()
+        await pull.start()
+        self._announce(bus, State.READY)
+        self._report("ready", "")
+        await stop.wait()
+        await self._drain(bus, pull, handler, keepalive, stop)
+        return stop.code
+
+    async def _drain(self, bus: Bus, pull: Pull, handler: Handler, keepalive: Keepalive, stop: Stop) -> None:
+        """Take nothing new, finish what is here, leave. What does not finish in time goes to another replica."""
+        self._report("draining", stop.reason)
+        self._announce(bus, State.DRAINING)
+        await pull.stop()
+        limit = time.monotonic() + self._settings.drain_s
+        while (pull.held or not handler.idle()) and time.monotonic() < limit:
+            await asyncio.sleep(0.01)
+        if pull.held:
+            log.warning(
+                "%s: %d requests did not end within %g s; other replicas get them", self._me.replica, pull.held, self._settings.drain_s
+            )
+        handler.stop()
+        await asyncio.get_running_loop().run_in_executor(None, keepalive.stop)
+        self._announce(bus, State.GONE)
+
+    # what it says about itself
+
+    def _announce(self, bus: Bus, state: State) -> None:
+        self._state = state
+        try:
+            bus.publish(*self._beat())
+        except StreamflowError as error:
+            log.debug("not announced: %s", error)
+
+    def _beat(self) -> tuple[str, bytes]:
+        settings = self._settings
+        announcement = Announcement(
+            settings.flow, self._name, self._me.instance, settings.replica, settings.shard, self._state,
+            platform.node(), os.getpid(), endpoints=self._endpoints,
+        )  # fmt: skip
+        return subjects.control(settings.flow, "announce"), announcement.encode()
+
+
+class Pace:
+    """How many deliveries to hold: the free slots, plus about 5 ms of work ahead when the handler is fast.
+
+    Holding more than that hoards: a slow replica would sit on requests that a fast one could run.
+    """
+
+    def __init__(self, concurrency: int, has_async: bool) -> None:
+        self._slots = concurrency if has_async else 1
+        self._mean_s = AHEAD_S
+        self._pull: Pull | None = None
+
+    def bind(self, pull: Pull) -> None:
+        self._pull = pull
+
+    @property
+    def capacity(self) -> int:
+        return self._slots + min(MAX_AHEAD, int(AHEAD_S / max(self._mean_s, 1e-6)))
+
+    def ended(self, seconds: float) -> None:
+        """One job took `seconds` from its start."""
+        self._mean_s += 0.1 * (seconds - self._mean_s)
+        if self._pull is not None:
+            self._pull.set_capacity(self.capacity)

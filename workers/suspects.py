@@ -1,0 +1,39 @@
+"""Who kills workers? A request that comes again may be the culprit or only stood beside it.
+
+The broker's delivery count blames all that were handed to a worker that died, also those that it had not started. So a redelivered
+request is marked in the flow's bucket right before it runs and unmarked when it ended: the marks count the deaths that happened while it
+ran, and only they lead to quarantine. First deliveries, the usual case, cost nothing.
+"""
+
+from __future__ import annotations
+
+from streamflow.broker import bucket, subjects
+from streamflow.broker.bus import Bus
+from streamflow.broker.envelope import Envelope
+from streamflow.broker.errors import StreamflowError
+
+
+class Suspects:
+    """Marks for the requests of one executor."""
+
+    def __init__(self, bus: Bus, flow: str, executor: str) -> None:
+        self._bus = bus
+        self._flow = flow
+        self._executor = executor
+
+    async def mark(self, envelope: Envelope) -> int:
+        """Record that a redelivered request starts; return how many starts without an end came before, the first delivery's included."""
+        before = int(await bucket.get(self._bus, self._flow, self._key(envelope)) or 0) + 1
+        await bucket.put(self._bus, self._flow, self._key(envelope), before)
+        return before
+
+    async def clear(self, envelope: Envelope) -> None:
+        """The request ended: forget it. A mark left behind by an unreachable broker is harmless."""
+        try:
+            key = subjects.bucket_key(self._flow, self._key(envelope))
+            await self._bus.api(f"STREAM.PURGE.{subjects.bucket_stream(self._flow)}", {"filter": key})
+        except StreamflowError:
+            return
+
+    def _key(self, envelope: Envelope) -> str:
+        return f"started.{self._executor}.{subjects.digest(envelope.request_id + envelope.part)}"
