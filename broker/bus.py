@@ -8,6 +8,7 @@ Every trap of the client library that `connect` must disarm is listed there.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import random
@@ -33,6 +34,7 @@ STORE_TIMEOUT_S = 10.0
 RESEND_S = 2.0
 SEND_BUFFER_BYTES = 64 << 20
 _STREAM_FULL = {10077, 10023, 10047}  # maximum messages or bytes exceeded; insufficient resources; account storage exceeded
+_SEQUENCE_HEADER = re.compile(rb"Nats-Sequence: (\d+)")
 _SEQ = re.compile(rb'"seq":\s*(\d+)')
 _TOO_LARGE = {10054}
 _NOT_FOUND = {10014, 10037, 10059, 10149}  # consumer, message, stream, consumer of a stream
@@ -57,6 +59,7 @@ class Bus:
         self._client = client
         self._settings = settings
         self._pending: dict[bytes, _Pending] = {}
+        self._asked: dict[bytes, asyncio.Future[tuple[bytes | None, bytes]]] = {}
         self._tickets = 0
         self._inbox = client.new_inbox()
         self._cut = len(self._inbox) + 1
@@ -210,19 +213,55 @@ class Bus:
 
     async def direct_get(self, stream: str, subject: str) -> bytes | None:
         """Payload of the last message on `subject`, None when there is none. The stream must allow direct gets (ADR-31)."""
+        found = await self.last_message(stream, subject)
+        return None if found is None else found[1]
+
+    async def last_message(self, stream: str, subject: str, timeout_s: float = 5.0) -> tuple[int, bytes] | None:
+        """Sequence and payload of the last message on `subject`. Raises `Unavailable` (no such stream, or no answer).
+
+        With one replica a direct get is answered by the stream's only owner, so it sees every acknowledged publish; with more it may
+        come from a follower that lags, so the leader is asked instead.
+        """
+        if self._settings.stream_replicas > 1:
+            return await self._leader_get(stream, subject)
+        self._tickets += 1
+        ticket = b"%x" % self._tickets
+        future: asyncio.Future[tuple[bytes | None, bytes]] = asyncio.get_running_loop().create_future()
+        self._asked[ticket] = future
         try:
-            message = await self._client.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", timeout=5.0)
-        except (TimeoutError, NatsError) as error:
+            self._client.send(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", f"{self._inbox}.{self._tickets:x}")
+            async with asyncio.timeout(timeout_s):
+                header, payload = await future
+        except TimeoutError as error:
             raise Unavailable(f"no answer from stream {stream}") from error
-        if message.headers and message.headers.get("Status") == "404":
+        finally:
+            self._asked.pop(ticket, None)
+        status = (header or b"")[9:12]
+        if status == b"404":
             return None
-        return bytes(message.data)
+        if status.isdigit():
+            raise Unavailable(f"stream {stream} is not there ({status.decode()})")
+        return _header_sequence(header or b""), payload
+
+    async def _leader_get(self, stream: str, subject: str) -> tuple[int, bytes] | None:
+        try:
+            answer = await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        except NotFound as error:
+            if "no message" in str(error):
+                return None
+            raise Unavailable(str(error)) from error
+        message = answer["message"]
+        return message["seq"], base64.b64decode(message.get("data", ""))
 
     # publish-acks
 
     def _acknowledged(self, subject: bytes, _reply: bytes, header: bytes | None, payload: bytes) -> None:
-        pending = self._pending.pop(subject[self._cut :], None)
+        ticket = subject[self._cut :]
+        pending = self._pending.pop(ticket, None)
         if pending is None:
+            asked = self._asked.get(ticket)
+            if asked is not None and not asked.done():
+                asked.set_result((header, payload))
             return
         if header is not None and b" 503" in header[:14]:
             pending.done(0, Unavailable(f"no stream takes {pending.subject}: its flow is not provisioned on this broker"))
@@ -282,6 +321,11 @@ class Bus:
 def _sequence(payload: bytes) -> int:
     """`seq` of a publish-ack, without building the whole object."""
     found = _SEQ.search(payload)
+    return int(found.group(1)) if found else 0
+
+
+def _header_sequence(header: bytes) -> int:
+    found = _SEQUENCE_HEADER.search(header)
     return int(found.group(1)) if found else 0
 
 

@@ -21,6 +21,7 @@ MAX_HEADER_BYTES = 256 * 1024
 JSON = "application/json"
 COLUMNS = "application/vnd.streamflow.columns"  # broker/codec/columns.py: msgpack, a value list per field
 PROTOBUF = "application/vnd.jina.data"  # bytes of a jina DataRequestProto.DataContentProto
+MATRIX = "application/vnd.streamflow.matrix"  # branches that met and were not merged: msgpack list of [branch, content type, body]
 EMPTY = ""  # no documents at all: a parameters-only request
 
 
@@ -60,6 +61,7 @@ class Envelope(NamedTuple):
     lane: str = "now"
     target_executor: str = ""  # regular expression, tried with re.match
     part: str = ""  # branch or shard this part stands for; "" = the whole request
+    expected: tuple[str, ...] = ()  # all parts that will meet, in merge order
     position: int = -1  # of a stream part, from 0; -1 = not a stream
     final: bool = True  # last part of a stream
     attempt: int = 1  # delivery that produced an answer (JetStream's num_delivered)
@@ -81,7 +83,7 @@ class Envelope(NamedTuple):
 _KEYS: dict[str, str] = {
     "request_id": "id", "flow": "f", "flow_version": "fv", "endpoint": "on", "run": "rn", "hop": "h", "client_id": "ci",
     "content_type": "ct", "accept": "ac", "reply": "re", "deadline": "dl", "lane": "ln", "target_executor": "te",
-    "part": "pt", "position": "ps", "final": "fi", "attempt": "at", "parameters": "p", "results": "rs",
+    "part": "pt", "expected": "ex", "position": "ps", "final": "fi", "attempt": "at", "parameters": "p", "results": "rs",
     "trail": "tr", "trace": "tc", "status": "st", "claim": "cl",
 }  # fmt: skip
 _FIELDS = {key: field for field, key in _KEYS.items()}
@@ -129,6 +131,8 @@ def _from_header(header: dict[str, Any], body: memoryview) -> Envelope:
             values[field] = value
     if "trail" in values:
         values["trail"] = tuple(Hop(*hop[:6]) for hop in values["trail"])
+    if "expected" in values:
+        values["expected"] = tuple(values["expected"])
     if "status" in values:
         values["status"] = Status.from_wire(values["status"])
     if "claim" in values:

@@ -19,7 +19,7 @@ from .errors import FlowError, InvalidInput, NotFound
 from .subjects import token
 
 GATEWAY = "gateway"  # entry of a flow in `needs`, and the place where its leaves meet
-RESERVED = frozenset({GATEWAY, "dead", "job", "jobs", "in", "journal", "result", "results", "ctl", "blobs", "reply"})
+RESERVED = frozenset({GATEWAY, "dead", "job", "jobs", "in", "journal", "result", "results", "ctl", "blob", "blobs", "reply"})
 _STREAM_SUFFIXES = ("_all", "_part", "_log")
 
 
@@ -144,6 +144,20 @@ class Graph:
         """Executors whose output is (part of) the answer: not floating, and needed by floating ones at most."""
         needed = {need for node in self.nodes if not node.floating for need in node.needs}
         return tuple(node for node in self.nodes if not node.floating and node.name not in needed)
+
+    @property
+    def meeting_places(self) -> tuple[str, ...]:
+        """Where parts may meet: executors with several predecessors or shards, and "gateway" when several leaves make the answer."""
+        places = [node.name for node in self.nodes if len(node.needs) > 1 or node.shards > 1]
+        return (*places, GATEWAY) if len(self.leaves) > 1 else tuple(places)
+
+    def host_of(self, place: str) -> str:
+        """The executor whose workers complete what meets at `place`: itself, unless its workers are someone else's. Raises `FlowError`."""
+        candidates = [node.name for node in self.leaves] if place == GATEWAY else [place, *self.node(place).needs]
+        for name in candidates:
+            if name != GATEWAY and not self.node(name).external:
+                return name
+        raise FlowError(f"executor {place!r}: what it needs comes from external executors only; put an executor of this flow between them")
 
     def topological(self) -> tuple[Node, ...]:
         """Nodes with every node behind all it needs, else in the order they were added; raises `FlowError` naming a cycle."""

@@ -45,6 +45,11 @@ class Step:
     expected: tuple[str, ...] = ()
     floating: bool = False  # a copy on a branch that answers nobody
 
+    @property
+    def meets(self) -> bool:
+        """Whether this is a part that waits for others (a JOIN, a GATHER, or an ANSWER of several leaves)."""
+        return bool(self.part)
+
 
 Steps = tuple[Step, ...]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
@@ -73,6 +76,14 @@ def free_port(host: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end the server when the process that started it is gone, even by kill -9 (prctl(2))."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class EmbeddedBroker:
     """A nats-server of our own. `store` None = a temporary folder that goes with `stop()`; a named folder is kept.
 
@@ -117,7 +128,13 @@ class EmbeddedBroker:
         environment = {"GOGC": "400", **os.environ}
         with (self._store / "nats-server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [binary, "-c", config], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+                [binary, "-c", config],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
     def wait_ready(self) -> None:

@@ -37,11 +37,35 @@ def work_filter(flow: str, executor: str, lane: str) -> str:
 
 
 def work_stream(flow: str, executor: str) -> str:
-    return f"{PREFIX}_{flow}_{executor}"
+    """Unlike subjects, stream names have no separator that a name cannot hold: an underscore in one is told apart by a digest."""
+    name = f"{PREFIX}_{flow}_{executor}"
+    return f"{name}_{digest(f'{flow}.{executor}')[:8]}" if "_" in flow + executor else name
 
 
 def work_durable(lane: str) -> str:
     return lane
+
+
+def fan_out(flow: str, executor: str, request_id: str) -> str:
+    """Where a request for an ALL-polled executor is published once; every shard has a durable consumer of its own on it."""
+    return f"{PREFIX}.{flow}.{executor}.all.{request_id}"
+
+
+def fan_out_stream(flow: str, executor: str) -> str:
+    return work_stream(flow, executor) + "_all"
+
+
+def shard_durable(shard: int) -> str:
+    return f"shard-{shard}"
+
+
+def part(flow: str, place: str, request_id: str, kind: str, name: str) -> str:
+    """Where one part waits for the others; `place` is the executor that they meet before (kind join) or after (kind gather)."""
+    return f"{PREFIX}.{flow}.{place}.part.{request_id}.{kind}.{name}"
+
+
+def part_stream(flow: str, place: str) -> str:
+    return work_stream(flow, place) + "_part"
 
 
 def dead(flow: str, executor: str) -> str:

@@ -41,13 +41,16 @@ class Stream:
 def streams_of(graph: Graph, settings: BrokerSettings) -> tuple[Stream, ...]:
     """Everything `graph` needs on the broker."""
     shared = (_bucket(graph.flow, settings), _blobs(graph.flow, settings), _dead(graph.flow, settings))
-    return shared + tuple(_work(graph.flow, node, settings) for node in graph.nodes if not node.external)
+    own = [node for node in graph.nodes if not node.external]
+    work = tuple(_work(graph.flow, node, settings) for node in own)
+    sharded = tuple(_fan_out(graph.flow, node, settings) for node in own if node.shards > 1)
+    return shared + work + sharded + tuple(_parts(graph.flow, place, settings) for place in graph.meeting_places)
 
 
-def _stream(name: str, subject: str, settings: BrokerSettings, **config: Any) -> dict[str, Any]:
+def _stream(name: str, subject: str | list[str], settings: BrokerSettings, **config: Any) -> dict[str, Any]:
     base = {
         "name": name,
-        "subjects": [subject],
+        "subjects": [subject] if isinstance(subject, str) else subject,
         "storage": settings.storage,
         "num_replicas": settings.stream_replicas,
         "retention": "limits",
@@ -63,7 +66,7 @@ def _work(flow: str, node: Node, settings: BrokerSettings) -> Stream:
     name = subjects.work_stream(flow, node.name)
     config = _stream(
         name,
-        f"{subjects.PREFIX}.{flow}.{node.name}.>",
+        [subjects.work_filter(flow, node.name, lane) for lane in LANES],
         settings,
         retention="workqueue",
         max_bytes=settings.max_queue_bytes,
@@ -71,15 +74,43 @@ def _work(flow: str, node: Node, settings: BrokerSettings) -> Stream:
         duplicate_window=DEDUPLICATION_S * _NS,
     )
     ack_wait_s = node.ack_wait_s or settings.ack_wait_s
-    lanes = tuple(_lane(name, lane, subjects.work_filter(flow, node.name, lane), ack_wait_s) for lane in LANES)
-    return Stream(name, config, lanes)
+    lanes = (_consumer(name, subjects.work_durable(lane), subjects.work_filter(flow, node.name, lane), ack_wait_s) for lane in LANES)
+    return Stream(name, config, tuple(lanes))
 
 
-def _lane(stream: str, lane: str, subject: str, ack_wait_s: float) -> Consumer:
+def _fan_out(flow: str, node: Node, settings: BrokerSettings) -> Stream:
+    """One publish, every shard's consumer gets it; gone when all have acked. Its consumers exist before anybody may publish: an interest
+    stream acknowledges and drops what nobody is there for."""
+    name = subjects.fan_out_stream(flow, node.name)
+    subject = subjects.fan_out(flow, node.name, "*")
+    config = _stream(
+        name,
+        subject,
+        settings,
+        retention="interest",
+        max_bytes=settings.max_queue_bytes,
+        max_msgs=settings.max_queue_messages,
+        duplicate_window=DEDUPLICATION_S * _NS,
+    )
+    ack_wait_s = node.ack_wait_s or settings.ack_wait_s
+    shards = (_consumer(name, subjects.shard_durable(shard), subject, ack_wait_s) for shard in range(node.shards))
+    return Stream(name, config, tuple(shards))
+
+
+def _parts(flow: str, place: str, settings: BrokerSettings) -> Stream:
+    """Parts wait here for each other and are purged when they have met (docs/decisions/0007-joins.md)."""
+    name = subjects.part_stream(flow, place)
+    age = int(settings.blob_ttl_s * _NS)
+    subject = subjects.part(flow, place, "*", "*", "*")
+    window = min(DEDUPLICATION_S * _NS, age)
+    return Stream(name, _stream(name, subject, settings, max_age=age, max_bytes=settings.max_queue_bytes, duplicate_window=window))
+
+
+def _consumer(stream: str, durable: str, subject: str, ack_wait_s: float) -> Consumer:
     """No `max_deliver`: a message past it would stay in a work queue for ever, unseen. The worker counts deliveries and quarantines."""
     config = {
-        "durable_name": subjects.work_durable(lane),
-        "name": subjects.work_durable(lane),
+        "durable_name": durable,
+        "name": durable,
         "filter_subject": subject,
         "ack_policy": "explicit",
         "ack_wait": int(ack_wait_s * _NS),
@@ -88,7 +119,7 @@ def _lane(stream: str, lane: str, subject: str, ack_wait_s: float) -> Consumer:
         "deliver_policy": "all",
         "replay_policy": "instant",
     }
-    return Consumer(stream, subjects.work_durable(lane), config)
+    return Consumer(stream, durable, config)
 
 
 def _bucket(flow: str, settings: BrokerSettings) -> Stream:

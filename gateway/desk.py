@@ -6,12 +6,14 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Protocol
 
 from streamflow.broker.envelope import Envelope
 from streamflow.broker.errors import Code, InvalidInput, Status, StreamflowError
 
-from .dispatch import Call, Dispatcher
+from .catalog import Catalog
+from .dispatch import Call
 from .view import View
 
 logger = logging.getLogger(__name__)
@@ -19,10 +21,26 @@ _MAX_ID = 512  # characters; these travel in the envelope's header
 _MAX_NAME = 1024
 
 
+class Dispatching(Protocol):
+    """What the protocol files need of the dispatcher (`dispatch.Dispatcher`)."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+
+    @property
+    def connected(self) -> bool: ...
+
+    def send(self, call: Call) -> asyncio.Future[Envelope]:
+        """The answer to come; a failed request is an answer too. Cancelling it cancels the request."""
+
+    def stream(self, call: Call) -> AsyncIterator[Envelope]:
+        """The parts of a streaming endpoint in order; the last one is `final`."""
+
+
 class Desk:
     """Requests in, answers out, for one gateway. `view` says what is served and whether the gateway is draining."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatching) -> None:
         self._dispatcher = dispatcher
         self.view = View(dispatcher.catalog, lambda: dispatcher.connected)
 

@@ -41,6 +41,11 @@ class DisconnectWatch:
             return True
         return False
 
+    def cancel_all(self) -> None:
+        """Cancel every open request; their clients are still there."""
+        for future in (*self._young, *self._old, *self._watched):
+            future.cancel()
+
     def _tick(self) -> None:
         for future, receive in self._old.items():
             self._watched[future] = asyncio.create_task(self._watch(future, receive))

@@ -176,13 +176,23 @@ class Dispatcher:
 
     def _publish(self, envelope: Envelope, steps: tuple[Step, ...]) -> None:
         for step in steps:
-            if step.kind is Kind.ANSWER:
+            if step.kind is Kind.ANSWER and not step.meets:
                 self._correlator.resolve(echo(envelope))
                 continue
-            target = envelope._replace(hop=step.executor, reply="" if step.floating else envelope.reply)
-            subject = subjects.work(envelope.flow, step.executor, envelope.lane, envelope.request_id)
+            reply = "" if step.floating else envelope.reply
+            target = envelope._replace(hop=step.executor, part=step.part, expected=step.expected, reply=reply)
             message_id = subjects.message_id(envelope.request_id, step.executor, step.part, envelope.run)
-            self._bus.store(subject, encode(target), message_id, _Refusal(self, envelope))
+            self._bus.store(self._subject(envelope, step), encode(target), message_id, _Refusal(self, envelope))
+
+    def _subject(self, envelope: Envelope, step: Step) -> str:
+        """Where a first hop waits. A part goes to the workers of the place where it meets the others, who can open documents."""
+        if step.meets and step.kind is not Kind.ALL:
+            return subjects.work(envelope.flow, self._graph.host_of(step.executor), envelope.lane, envelope.request_id)
+        node = self._graph.node(step.executor)
+        flow, executor = node.external_flow or envelope.flow, node.external_executor or node.name
+        if step.kind is Kind.ALL:
+            return subjects.fan_out(flow, executor, envelope.request_id)
+        return subjects.work(flow, executor, envelope.lane, envelope.request_id)
 
     def _refuse(self, envelope: Envelope, error: StreamflowError) -> None:
         self._correlator.resolve(_error_answer(envelope, Status.of(error)))
@@ -267,10 +277,14 @@ class Dispatcher:
             self._publish(waiting.first, self._first_steps(waiting.first))
 
     async def _is_queued(self, envelope: Envelope) -> bool:
+        flow, request_id = envelope.flow, envelope.request_id
         for node in self._graph.nodes:
-            subject = subjects.work(envelope.flow, node.name, envelope.lane, envelope.request_id)
-            if await self._bus.direct_get(subjects.work_stream(envelope.flow, node.name), subject) is not None:
-                return True
+            places = [(subjects.work_stream(flow, node.name), subjects.work(flow, node.name, envelope.lane, request_id))]
+            if node.shards > 1:
+                places.append((subjects.fan_out_stream(flow, node.name), subjects.fan_out(flow, node.name, request_id)))
+            for stream, subject in places:
+                if await self._bus.direct_get(stream, subject) is not None:
+                    return True
         return False
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:

@@ -19,7 +19,7 @@ from streamflow.broker.errors import Code, StreamflowError
 from . import jina_wire
 from .desk import Desk, refused
 from .dispatch import Call
-from .grpc_streams import Context, Exchange, Streams, abort, deadline_of, metadata, trace_of
+from .grpc_streams import Context, Exchange, Handler, Streams, abort, deadline_of, guarded, metadata, trace_of
 from .info import gateway_info
 from .proto import shallow_pb2 as pb
 from .status import outcome
@@ -39,11 +39,13 @@ class JinaServices:
         self._info = info
 
     def handlers(self) -> list[grpc.GenericRpcHandler]:
-        unary = grpc.unary_unary_rpc_method_handler
+        def unary(handler: Handler) -> grpc.RpcMethodHandler:
+            return grpc.unary_unary_rpc_method_handler(guarded(handler))
+
         services: dict[str, dict[str, grpc.RpcMethodHandler]] = {
-            "JinaRPC": {"Call": grpc.stream_stream_rpc_method_handler(self.call)},
+            "JinaRPC": {"Call": grpc.stream_stream_rpc_method_handler(guarded(self.call))},
             "JinaSingleDataRequestRPC": {"process_single_data": unary(self.process_single_data)},
-            "JinaSingleDocumentRequestRPC": {"stream_doc": grpc.unary_stream_rpc_method_handler(self.stream_doc)},
+            "JinaSingleDocumentRequestRPC": {"stream_doc": grpc.unary_stream_rpc_method_handler(guarded(self.stream_doc))},
             "JinaDataRequestRPC": {"process_data": unary(self.process_data)},
             "JinaDiscoverEndpointsRPC": {"endpoint_discovery": unary(self.endpoint_discovery)},
             "JinaGatewayDryRunRPC": {"dry_run": unary(self.dry_run)},

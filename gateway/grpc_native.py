@@ -13,7 +13,7 @@ from streamflow.broker.envelope import Envelope
 from streamflow.broker.errors import StreamflowError
 
 from .desk import Desk, refused
-from .grpc_streams import Context, Exchange, Streams, deadline_of
+from .grpc_streams import Context, Exchange, Streams, deadline_of, guarded
 from .native_wire import answer, call_of
 from .window import Window, answer_to
 
@@ -30,9 +30,9 @@ class NativeService:
 
     def handler(self) -> grpc.GenericRpcHandler:
         methods = {
-            "Call": grpc.stream_stream_rpc_method_handler(self.call),
-            "Unary": grpc.unary_unary_rpc_method_handler(self.unary),
-            "Stream": grpc.unary_stream_rpc_method_handler(self.stream),
+            "Call": grpc.stream_stream_rpc_method_handler(guarded(self.call)),
+            "Unary": grpc.unary_unary_rpc_method_handler(guarded(self.unary)),
+            "Stream": grpc.unary_stream_rpc_method_handler(guarded(self.stream)),
         }
         return grpc.method_handlers_generic_handler(NATIVE, methods)
 

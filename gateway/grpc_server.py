@@ -13,8 +13,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from streamflow.broker.errors import RuntimeFailToStart
 from streamflow.broker.settings import GatewaySettings
 
-from .desk import Desk
-from .dispatch import Dispatcher
+from .desk import Desk, Dispatching
 from .grpc_jina import JinaServices
 from .grpc_native import NATIVE, NativeService
 from .grpc_streams import Streams
@@ -39,7 +38,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        dispatcher: Dispatcher,
+        dispatcher: Dispatching,
         settings: GatewaySettings,
         *,
         info: Callable[[], Mapping[str, str]] = dict,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import NoReturn, TypeAlias
+from functools import wraps
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
@@ -19,6 +21,8 @@ from .status import outcome
 from .window import Window
 
 Context: TypeAlias = grpc.aio.ServicerContext
+Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+logger = logging.getLogger(__name__)
 _TRACE = ("traceparent", "tracestate")
 _FOREVER_S = 1e9  # a call without a deadline reports one far in the future
 
@@ -46,6 +50,24 @@ async def abort(context: Context, envelope: Envelope) -> NoReturn:
     trailer = (("x-request-id", shown),) if shown.isascii() and shown.isprintable() else ()
     await context.abort(code, envelope.status.description or envelope.status.code.value, trailer)
     raise AssertionError("abort returned")
+
+
+def guarded(handler: Handler) -> Handler:
+    """`handler`, with our own faults logged and told as INTERNAL without details."""
+
+    @wraps(handler)
+    async def call(request: Any, context: Context) -> Any:
+        try:
+            return await handler(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            if context.done():  # the client left while an answer was written
+                return None
+            logger.exception("%s failed inside the gateway", handler.__name__)
+            return await context.abort(grpc.StatusCode.INTERNAL, "the gateway failed on this call")
+
+    return call
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ Answers carry `X-Request-Id`.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -17,22 +18,24 @@ from fastapi import APIRouter
 from starlette.middleware.cors import CORSMiddleware
 
 from streamflow.broker.announce import EndpointInfo
-from streamflow.broker.errors import InvalidInput, StreamflowError
+from streamflow.broker.errors import Code, InvalidInput, StreamflowError, Unavailable
 from streamflow.broker.settings import GatewaySettings
 
-from .desk import Desk
+from .desk import Desk, Dispatching, refused
 from .disconnect import DisconnectWatch
-from .dispatch import Call, Dispatcher
-from .http_io import ClientGone, Receive, Scope, Send, UnsupportedType, check_type, read_body, refuse, write_answer
-from .http_rest import build_rest, own_routes
+from .dispatch import Call
+from .http_io import ClientGone, Headers, Receive, Scope, Send, UnsupportedType, check_type, read_body, refuse, write_answer
+from .http_rest import OwnRoutes, build_rest
 from .json_wire import http_call
 from .sse import EventStream, streaming_call
 from .window import answer_to
 from .ws_app import SocketApp
 
+logger = logging.getLogger(__name__)
+
 
 def create_app(
-    dispatcher: Dispatcher,
+    dispatcher: Dispatching,
     settings: GatewaySettings,
     *,
     info: Callable[[], Mapping[str, str]] = dict,
@@ -58,7 +61,7 @@ class HttpApp:
         self._sockets = SocketApp(desk, settings)
         self._events = EventStream(desk)
         self.rest = build_rest(desk.view, settings, info=info, routers=routers)
-        self._own = own_routes(self.rest)
+        self._own = OwnRoutes(self.rest)
         self._entry: Callable[[Any, Any, Any], Awaitable[None]] = self._route
         if settings.cors:
             shown = ["x-request-id", "retry-after"]
@@ -72,6 +75,11 @@ class HttpApp:
         self._view.draining.set()
         await self._sockets.drain()
 
+    def give_up(self) -> None:
+        """Answer every open data request at once, with UNAVAILABLE."""
+        self._view.draining.set()
+        self._watch.cancel_all()
+
     async def _route(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
             await self._sockets(scope, receive, send)
@@ -83,26 +91,31 @@ class HttpApp:
     async def _data(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.time()
         headers = dict(scope["headers"])
-        method: str = scope["method"]
-        endpoint = self._view.endpoints.get(self._view.name(scope["path"]))
-        streaming = endpoint is not None and endpoint.streaming
         try:
-            if method != "POST" and not (method == "GET" and streaming):
-                await self._wrong_method(scope, receive, send, endpoint)
-                return
-            check_type(headers)
-            body = await read_body(receive, headers, self._limit_bytes)
-            if endpoint is not None and streaming:
-                call = streaming_call(endpoint, query=scope["query_string"], headers=headers, body=body)
-                await self._events.answer(call, receive, send, started)
-                return
-            call = http_call(scope["path"], headers, body, self._view)
+            await self._take(scope, receive, send, headers, started)
         except ClientGone:
             return
         except StreamflowError as error:
             await refuse(send, error, headers, started, http_status=415 if isinstance(error, UnsupportedType) else 0)
+        except Exception:
+            logger.exception("%s %s failed inside the gateway", scope["method"], scope["path"])
+            await refuse(send, StreamflowError("the gateway failed on this request"), headers, started)
+
+    async def _take(self, scope: Scope, receive: Receive, send: Send, headers: Headers, started: float) -> None:
+        method: str = scope["method"]
+        endpoint = self._view.endpoints.get(self._view.name(scope["path"]))
+        streaming = endpoint is not None and endpoint.streaming
+        if method != "POST" and not (method == "GET" and streaming):
+            await self._wrong_method(scope, receive, send, endpoint)
+            return
+        body = await read_body(receive, headers, self._limit_bytes)
+        if body:
+            check_type(headers)
+        if endpoint is not None and streaming:
+            call = streaming_call(endpoint, query=scope["query_string"], headers=headers, body=body)
+            await self._events.answer(call, receive, send, started)
         else:
-            await self._answer(call, receive, send, started)
+            await self._answer(http_call(scope["path"], headers, body, self._view), receive, send, started)
 
     async def _answer(self, call: Call, receive: Receive, send: Send, started: float) -> None:
         future = self._desk.send(call)
@@ -111,6 +124,8 @@ class HttpApp:
             envelope = await answer_to(future)
         finally:
             gone = self._watch.drop(future)
+        if envelope.status.code is Code.CANCELLED and self._view.draining.is_set():
+            envelope = refused(Unavailable("the gateway is shutting down"), call)
         if not gone:
             await write_answer(send, envelope, started)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Response
+from starlette.routing import Match
 
 from streamflow.broker.errors import Code
 from streamflow.broker.settings import GatewaySettings
@@ -14,6 +15,8 @@ from .answers import status_json
 from .info import gateway_info
 from .openapi import OpenApi
 from .view import FALLBACK, View
+
+_MOST_PATHS = 4096
 
 
 def build_rest(view: View, settings: GatewaySettings, *, info: Callable[[], Mapping[str, str]], routers: tuple[APIRouter, ...]) -> FastAPI:
@@ -54,29 +57,23 @@ def build_rest(view: View, settings: GatewaySettings, *, info: Callable[[], Mapp
 class OwnRoutes:
     """Which requests are FastAPI's rather than for an executor."""
 
-    def __init__(self, methods: Mapping[str, frozenset[str]], prefixes: tuple[str, ...]) -> None:
-        self._methods = methods
-        self._prefixes = prefixes
+    def __init__(self, app: FastAPI) -> None:
+        self._routes = app.routes
+        self._known: dict[tuple[str, str], Match] = {}
 
     def claims(self, scope: MutableMapping[str, Any], view: View) -> bool:
-        """True for our own paths; with another method they are an executor's if one serves that endpoint."""
-        path = scope["path"]
-        methods = self._methods.get(path)
-        if methods is None:
-            return bool(self._prefixes) and path.startswith(self._prefixes)
-        if scope["method"] in methods or scope["method"] != "POST":
-            return True
+        """True for our own paths; with POST instead of their own method they are an executor's if one serves that endpoint."""
+        method, path = scope["method"], scope["path"]
+        match = self._known.get((method, path)) or self._match(method, path)
+        if match is not Match.PARTIAL or method != "POST":
+            return match is not Match.NONE
         return view.name(path) not in view.endpoints and FALLBACK not in view.endpoints
 
-
-def own_routes(app: FastAPI) -> OwnRoutes:
-    """The paths that `app` serves itself; a route with parameters claims everything that starts like it."""
-    methods: dict[str, frozenset[str]] = {}
-    prefixes: list[str] = []
-    for route in app.routes:
-        path = getattr(route, "path", "")
-        if "{" in path or not hasattr(route, "methods"):
-            prefixes.append(path.partition("{")[0])
-        else:
-            methods[path] = methods.get(path, frozenset()) | frozenset(route.methods or ())
-    return OwnRoutes(methods, tuple(prefix for prefix in prefixes if prefix.strip("/")))
+    def _match(self, method: str, path: str) -> Match:
+        if len(self._known) >= _MOST_PATHS:  # of clients that ask for ever new paths
+            self._known.clear()
+        scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": []}
+        matches = [route.matches(scope)[0] for route in self._routes]
+        match = max(matches, key=lambda match: match.value, default=Match.NONE)
+        self._known[method, path] = match
+        return match

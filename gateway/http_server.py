@@ -18,6 +18,7 @@ from .http_app import HttpApp
 _KEEP_ALIVE_S = 75  # seconds an idle connection stays open
 _BACKLOG = 2048
 _STARTUP_POLL_S = 0.005
+_LAST_WORDS_S = 0.5  # for the refusals of a stop that ran out of time
 
 
 class _Server(uvicorn.Server):
@@ -37,17 +38,31 @@ class HttpServer:
         self.ports: list[int] = [listening.getsockname()[1] for listening in sockets]
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new connections, answer what is in flight for up to `grace_s` seconds, then close."""
+        """Refuse new connections, answer what is in flight for up to `grace_s` seconds, then refuse the rest and close."""
+        until = asyncio.get_running_loop().time() + grace_s
         for listening in self._server.servers:
             listening.close()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace_s):
+            async with asyncio.timeout_at(until):
                 await self._app.drain()
         self._server.should_exit = True
-        done, _ = await asyncio.wait((self._task,), timeout=grace_s)
-        if not done:
-            self._server.force_exit = True
+        if not await self._ended(until - asyncio.get_running_loop().time()):
+            self._app.give_up()
+            if not await self._ended(_LAST_WORDS_S):
+                self._break()
         await self._task
+
+    async def _ended(self, timeout_s: float) -> bool:
+        done, _ = await asyncio.wait((self._task,), timeout=max(timeout_s, 0.0))
+        return bool(done)
+
+    def _break(self) -> None:
+        """Close every connection that is still open, whatever it does."""
+        self._server.force_exit = True
+        for connection in list(self._server.server_state.connections):
+            connection.transport.abort()
+        for task in list(self._server.server_state.tasks):
+            task.cancel()
 
 
 async def serve_http(
@@ -73,7 +88,6 @@ async def serve_http(
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, int(settings.drain_s)),
         backlog=_BACKLOG,
         ssl_certfile=certificate[0] if certificate else None,
         ssl_keyfile=certificate[1] if certificate else None,

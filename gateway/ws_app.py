@@ -1,15 +1,16 @@
 """WebSocket: one socket, many requests, answers as they are ready.
 
 Sub-protocols: `json` (the default; frames are requests as HTTP takes them, with `execEndpoint`) and `bytes` (frames are serialized
-`jina.DataRequestProto`s). The input ends with `{}` or the byte 1: what is open is answered, then the socket closes. An error of a request
-is an answer; only with `bytes`, whose clients expect it, do UNAVAILABLE and DEADLINE_EXCEEDED end the socket, with 1011, after the other
-answers. A streaming endpoint called by `json` answers once per document, with `position` and `final`. `/dry_run` answers any message with
-the readiness.
+`jina.DataRequestProto`s). The input ends with `{}` or the byte 1 (or 0): what is open is answered, then the socket closes. An error of a
+request is an answer; only with `bytes`, whose clients expect it, do UNAVAILABLE and DEADLINE_EXCEEDED end the socket, with 1011, after the
+other answers. A streaming endpoint called by `json` answers once per document, with `position` and `final`. `/dry_run` answers any message
+with the readiness.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -31,10 +32,11 @@ from .proto import shallow_pb2 as pb
 from .status import close_reason, outcome
 from .window import Window
 
+logger = logging.getLogger(__name__)
 BYTES = "bytes"
 PLAIN = "json"
-_NORMAL, _GOING_AWAY = 1000, 1001
-_ENDS = (b"{}", b"\x01")
+_NORMAL, _GOING_AWAY, _FAILED = 1000, 1001, 1011
+_ENDS = (b"{}", b"\x01", b"\x00")  # Jina's client sends `bytes(True)`, which is one zero byte
 _LONGEST_END = 16  # bytes; "{}" may be written with white space
 
 
@@ -105,6 +107,10 @@ class SocketApp:
             await (self._dry_run(socket) if socket.path == "/dry_run" else self._serve(socket))
         except OSError:
             return  # the client left while an answer was written
+        except Exception:
+            logger.exception("a WebSocket failed inside the gateway")
+            socket.stop(_FAILED, "the gateway failed on this socket")
+            await socket.close()
         finally:
             self._sockets.discard(socket)
             if not self._sockets:

@@ -169,7 +169,7 @@ def _mark(method: F, /, *, decorator: str, frame: FrameType | None, **changes: A
 def _names_in_annotations(method: Callable[..., Any], class_body: FrameType) -> dict[str, Any]:
     """What the words in string annotations mean where the class is written.
 
-    Nobody knows the names of an enclosing function later, and a class that travels by cloudpickle leaves behind globals that only text mentions.
+    Nobody knows the names of an enclosing function later, and cloudpickle leaves behind the globals that only text mentions.
     """
     annotations = getattr(method, "__annotations__", {})
     texts = [text for name, text in annotations.items() if name in _READ and isinstance(text, str)]

@@ -17,23 +17,25 @@ from typing import Any
 from streamflow.broker import blobs, subjects
 from streamflow.broker.bus import Bus
 from streamflow.broker.envelope import COLUMNS, Envelope, Hop, decode, encode
-from streamflow.broker.errors import OK, InvalidInput, Overloaded, Status, StreamflowError, TooLarge, Unavailable
+from streamflow.broker.errors import OK, InvalidInput, Overloaded, Status, StreamflowError, Unavailable
+from streamflow.broker.flow import GATEWAY, Graph
 from streamflow.broker.pull import Delivery
 from streamflow.broker.replies import ReplySender
 from streamflow.broker.routing import Kind, Step, next_steps
 
 from .flows import Flows
 from .invoke import Invoker
-from .jobs import Dropped, Failure, Job, Outcome, Output
+from .jobs import ANY, Dropped, Failure, Job, Outcome, Output
 from .keepalive import Keepalive
+from .outbox import RETRY_S, Outbox
 from .policy import Settle, judge, too_deadly, undecodable
 from .process import Processor
+from .reducer import Reducer
 from .runner import Runner
 from .suspects import Suspects
 
 log = logging.getLogger(__name__)
 
-STORE_RETRY_S = 0.25
 CANCELLED_KEPT = 10_000
 
 
@@ -45,6 +47,7 @@ class Identity:
     executor: str
     replica: str
     instance: str
+    shard: int | None = None  # None = the executor is not sharded
 
 
 class Handler:
@@ -72,6 +75,8 @@ class Handler:
         self._max_deliver = max_deliver
         self._on_time = on_time
         self._on_fatal = on_fatal
+        self._outbox = Outbox(bus, replies, self._spawn)
+        self._reducer = Reducer(bus)
         self._processor = Processor(invoker, identity.executor, identity.replica)
         self._runner: Runner[Job, Outcome] = Runner(self._processor.run, self._finish, f"executor {identity.executor}")
         self._suspects = Suspects(bus, identity.flow, identity.executor)
@@ -117,14 +122,14 @@ class Handler:
             if isinstance(error, Unavailable):
                 log.warning("request %s: %s; it will come again", envelope.request_id, error)
                 self._keepalive.release(delivery.ack_subject)
-                delivery.nak(delay_s=STORE_RETRY_S)
+                delivery.nak(delay_s=RETRY_S)
                 return
             self._settle(Job(delivery, envelope, None, COLUMNS), Failure(Status.of(error, executor=self._me.executor)))
             return
         self._start(delivery, whole._replace(claim=claim))
 
     def _start(self, delivery: Delivery, envelope: Envelope) -> None:
-        spec = self._invoker.resolve(envelope.endpoint)
+        spec = None if envelope.part else self._invoker.resolve(envelope.endpoint)
         job = Job(delivery, envelope, spec, self._form_of_output(envelope))
         if envelope.request_id in self._cancelled:
             self._settle(job, Dropped())
@@ -141,8 +146,9 @@ class Handler:
             steps = self._steps(envelope)
         except StreamflowError:
             return COLUMNS
-        is_last = len(steps) == 1 and steps[0].kind is Kind.ANSWER and not steps[0].expected
-        return envelope.accept if is_last else COLUMNS
+        if len(steps) != 1 or steps[0].meets:
+            return COLUMNS
+        return envelope.accept if steps[0].kind is Kind.ANSWER else ANY
 
     async def _run_async(self, job: Job) -> None:
         try:
@@ -161,10 +167,7 @@ class Handler:
         self._on_time(time.time() - job.started)
         if job.cancelled:
             outcome = Dropped()
-        if isinstance(outcome, Output) and len(outcome.body) > self._bus.settings.inline_bytes:
-            self._spawn(self._settle_large(job, outcome))
-        else:
-            self._settle(job, outcome)
+        self._settle(job, outcome)
         if isinstance(outcome, Failure) and outcome.exit_worker:
             self._on_fatal(f"{outcome.status.exception} is in exit_on_exceptions")
 
@@ -175,22 +178,50 @@ class Handler:
             if verdict.dead is not None:
                 self._store_dead(job, verdict.dead)
             if verdict.answer is not None and job.envelope.reply:
-                self._answer(job, self._closed(job, verdict.answer))
+                self._replies.send(job.envelope.reply, encode(self._closed(job, verdict.answer)))
             if verdict.forward:
                 assert isinstance(outcome, Output)
                 self._forward(job, self._opened(job, outcome))
                 return
-        except StreamflowError as error:
-            self._could_not_send(job, outcome, error)
+        except (Unavailable, Overloaded) as error:
+            log.debug("request %s waits for the broker: %s", job.envelope.request_id, error)
+            asyncio.get_running_loop().call_later(RETRY_S, self._settle, job, outcome)
             return
+        except StreamflowError as error:
+            log.error("request %s: its outcome cannot be sent: %s", job.envelope.request_id, error)
         self._done(job, verdict.settle)
 
-    def _could_not_send(self, job: Job, outcome: Outcome, error: StreamflowError) -> None:
-        """Too large to send is an answer; an unreachable broker is waited for, with the result in hand."""
-        if isinstance(error, Unavailable | Overloaded):
-            asyncio.get_running_loop().call_later(STORE_RETRY_S, self._settle, job, outcome)
-        elif isinstance(outcome, Failure):
-            log.error("request %s: its error cannot be sent: %s", job.envelope.request_id, error)
+    def _forward(self, job: Job, envelope: Envelope) -> None:
+        """To the client on the last hop, else to every next hop and meeting place; the ack follows when the broker has all of it."""
+        graph = self._flows.graph(envelope.flow_version)
+        steps = self._steps(job.envelope)
+        if any(step.meets for step in steps):
+            self._spawn(self._forward_parts(job, envelope, steps, graph))
+        else:
+            self._outbox.post(envelope, steps, graph, lambda error: self._posted(job, error))
+
+    async def _forward_parts(self, job: Job, envelope: Envelope, steps: tuple[Step, ...], graph: Graph) -> None:
+        try:
+            await self._post(envelope, steps, graph)
+        except StreamflowError as error:
+            self._posted(job, error)
+        else:
+            self._posted(job, None)
+
+    async def _post(self, envelope: Envelope, steps: tuple[Step, ...], graph: Graph) -> None:
+        """Post `steps`, bringing parts to where they meet; what is completed there goes on in the same way."""
+        plain = tuple(step for step in steps if not step.meets)
+        if plain:
+            await self._outbox.post_wait(envelope, plain, graph)
+        for step in steps:
+            completed = await self._reducer.arrive(envelope, step, graph) if step.meets else None
+            if completed is not None:
+                await self._post(completed.envelope, completed.steps, graph)
+                await self._reducer.clear(completed)
+
+    def _posted(self, job: Job, error: StreamflowError | None) -> None:
+        """The broker has the result, or will never take it, which is an answer too."""
+        if error is None:
             self._done(job, Settle.ACK)
         else:
             self._settle(job, Failure(Status.of(error, executor=self._me.executor)))
@@ -206,60 +237,6 @@ class Handler:
             self._spawn(blobs.discard(self._bus, self._me.flow, job.envelope.claim))
         if delivery.attempt > 1:
             self._spawn(self._suspects.clear(job.envelope))
-
-    def _forward(self, job: Job, envelope: Envelope) -> None:
-        """To the client on the last hop, else to every next hop; the ack follows when all of them are stored."""
-        steps = self._steps(job.envelope)
-        open_steps = len(steps)
-        for step in steps:
-            if step.kind is Kind.ANSWER:
-                self._answer(job, envelope._replace(hop=""))
-                open_steps -= 1
-        if not open_steps:
-            self._done(job, Settle.ACK)
-            return
-        left = [open_steps]
-        for step in steps:
-            if step.kind is not Kind.ANSWER:
-                self._store(job, envelope, step, left)
-
-    def _store(self, job: Job, envelope: Envelope, step: Step, left: list[int]) -> None:
-        target = envelope._replace(hop=step.executor, reply="" if step.floating else envelope.reply)
-        subject = subjects.work(self._me.flow, step.executor, envelope.lane, envelope.request_id)
-        message_id = subjects.message_id(envelope.request_id, step.executor, step.part, envelope.run)
-
-        def stored(_sequence: int, error: StreamflowError | None) -> None:
-            if error is None:
-                left[0] -= 1
-                if not left[0]:
-                    self._done(job, Settle.ACK)
-            elif isinstance(error, TooLarge):
-                self._settle(job, Failure(Status.of(error, executor=self._me.executor)))
-            else:
-                log.warning("request %s waits to go on to %s: %s", envelope.request_id, step.executor, error)
-                asyncio.get_running_loop().call_later(STORE_RETRY_S, self._store, job, envelope, step, left)
-
-        self._bus.store(subject, encode(target), message_id, stored)
-
-    def _answer(self, job: Job, envelope: Envelope) -> None:
-        if envelope.reply:
-            self._replies.send(envelope.reply, encode(envelope))
-
-    async def _settle_large(self, job: Job, outcome: Output) -> None:
-        """An output above the inline limit: its body goes into the object store first."""
-        try:
-            stored = await blobs.check_in(self._bus, self._opened(job, outcome))
-        except Unavailable:
-            await asyncio.sleep(STORE_RETRY_S)
-            self._spawn(self._settle_large(job, outcome))
-            return
-        except StreamflowError as error:
-            self._settle(job, Failure(Status.of(error, executor=self._me.executor)))
-            return
-        try:
-            self._forward(job, stored)
-        except StreamflowError as error:
-            self._could_not_send(job, outcome, error)
 
     def _store_dead(self, job: Job, status: Status) -> None:
         """Keep the whole message with its reason; whether that succeeded is logged, the queue must not stall on it."""
@@ -283,8 +260,12 @@ class Handler:
     # envelopes
 
     def _steps(self, envelope: Envelope) -> tuple[Step, ...]:
+        """Where the output for `envelope` goes; what came as a part only has to be brought to its place."""
+        if envelope.part:
+            kind = Kind.ANSWER if envelope.hop == GATEWAY else Kind.JOIN
+            return (Step(kind, envelope.hop, envelope.part, envelope.expected, not envelope.reply),)
         graph = self._flows.graph(envelope.flow_version)
-        return next_steps(graph, self._me.executor, envelope.endpoint, envelope.target_executor)
+        return next_steps(graph, envelope.hop, envelope.endpoint, envelope.target_executor, shard=self._me.shard)
 
     def _trail(self, job: Job) -> tuple[Hop, ...]:
         delivery = job.delivery

@@ -17,6 +17,9 @@ from streamflow.broker.pull import Delivery
 from .endpoints import EndpointSpec
 
 
+ANY = "*"  # one executor follows: it reads columns as well as a body that passes through untouched
+
+
 @dataclass(slots=True)
 class Job:
     """One delivery being worked on. `spec` None = the executor has no such endpoint: pass the body through."""
@@ -24,10 +27,11 @@ class Job:
     delivery: Delivery
     envelope: Envelope
     spec: EndpointSpec | None
-    accept: str  # content type its output must have: the next executor's, or the client's
+    accept: str  # content type its output must have: COLUMNS, the client's on the last hop, or ANY
     started: float = field(default_factory=time.time)
     cancelled: bool = False
     task: asyncio.Task[None] | None = None
+    branches: dict[str, Any] | None = None  # DocList by branch, where branches met unmerged
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,14 @@ from typing import Any
 import orjson
 
 from streamflow.broker import codec
-from streamflow.broker.envelope import COLUMNS, EMPTY, JSON, Envelope
+from streamflow.broker.codec import merge
+from streamflow.broker.envelope import COLUMNS, JSON, MATRIX, Envelope
 from streamflow.broker.errors import Code, Status, StreamflowError
 from streamflow.broker.routing import parameters_for
 
 from .failures import EndpointError
 from .invoke import NO_EXTRAS, CallResult, Context, Extras, Invoker
-from .jobs import Dropped, Failure, Job, Outcome, Output
+from .jobs import ANY, Dropped, Failure, Job, Outcome, Output
 from .policy import late
 
 log = logging.getLogger(__name__)
@@ -72,10 +73,26 @@ class Processor:
     def _decode(self, job: Job) -> tuple[codec.Decoded, dict[str, Any]]:
         envelope, spec = job.envelope, job.spec
         assert spec is not None
+        if envelope.content_type == MATRIX:
+            return self._decode_matrix(job)
         # Only another worker of this flow has added a hop to the trail: what it encoded was validated where it was made.
-        decoded = codec.decode(envelope.body, envelope.content_type, spec.request_type, trusted=bool(envelope.trail))
+        decoded = codec.decode(
+            envelope.body, envelope.content_type, spec.request_type, trusted=bool(envelope.trail), ids=envelope.request_id
+        )
         parameters = {**envelope.parameters, **decoded.parameters} if decoded.parameters else envelope.parameters
         return decoded, parameters
+
+    def _decode_matrix(self, job: Job) -> tuple[codec.Decoded, dict[str, Any]]:
+        """Branches that met unmerged: each as a list of its own, and all of them one behind the other as `docs`."""
+        spec, envelope = job.spec, job.envelope
+        assert spec is not None
+        branches = {
+            part.name: codec.decode(part.body, part.content_type, spec.request_type, trusted=True, ids=envelope.request_id).docs
+            for part in merge.unstack(envelope.body)
+        }
+        job.branches = branches
+        everything = type(next(iter(branches.values())))(doc for docs in branches.values() for doc in docs)
+        return codec.Decoded(everything), envelope.parameters
 
     def _own(self, parameters: dict[str, Any]) -> dict[str, Any]:
         return parameters_for(parameters, self._executor)
@@ -85,13 +102,17 @@ class Processor:
         if not job.spec.extras:
             return NO_EXTRAS
         envelope, delivery = job.envelope, job.delivery
-        return Extras(context=Context(envelope.request_id, delivery.attempt, envelope.deadline, delivery.fencing_token))
+        matrix = list(job.branches.values()) if job.branches else None
+        return Extras(
+            matrix, job.branches, context=Context(envelope.request_id, delivery.attempt, envelope.deadline, delivery.fencing_token)
+        )
 
     def _encode(self, job: Job, decoded: codec.Decoded, parameters: dict[str, Any], result: CallResult) -> Output:
         unknown = decoded.unknown if result.in_place else None
-        body = codec.encode(result.docs, job.accept, extra_columns=unknown)
+        content_type = COLUMNS if job.accept == ANY else job.accept
+        body = codec.encode(result.docs, content_type, extra_columns=unknown)
         results = {**job.envelope.results, self._replica: result.results} if result.results is not None else None
-        return Output(body, job.accept, parameters, results)
+        return Output(body, content_type, parameters, results)
 
     def _failure(self, error: Exception, job: Job) -> Failure:
         if isinstance(error, EndpointError):
@@ -109,8 +130,10 @@ class Processor:
 def pass_through(job: Job) -> Output:
     """The executor has no such endpoint: the documents go on as they are, byte for byte unless the client wants another form."""
     envelope = job.envelope
-    if job.accept == COLUMNS or envelope.content_type == EMPTY == job.accept:
+    if job.accept == ANY or (job.accept == COLUMNS == envelope.content_type):
         return Output(envelope.body, envelope.content_type)
+    if envelope.content_type == MATRIX:
+        return Output(merge.merge(merge.unstack(envelope.body), job.accept), job.accept)
     body = codec.transcode(envelope.body, envelope.content_type, job.accept)
     return Output(body, job.accept, _merged(envelope))
 

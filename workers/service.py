@@ -108,14 +108,28 @@ class Worker:
 
     def _node(self, graph: Graph) -> Node:
         try:
-            return graph.node(self._name)
+            node = graph.node(self._name)
         except NotFound as error:
             known = ", ".join(graph.names) or "none"
             raise FlowError(f"{error}; it has: {known} (name the executor with --name)") from error
+        if node.shards > 1 and not 0 <= self._settings.shard < node.shards:
+            raise FlowError(
+                f"executor {self._name!r} has {node.shards} shards: say which one this worker holds with --shard 0..{node.shards - 1}"
+            )
+        return node
+
+    def _sources(self, node: Node) -> list[tuple[str, str]]:
+        """Streams and durables to pull from: the work queue, and a shard's own place on the fan-out."""
+        flow, sources = self._settings.flow, [(subjects.work_stream(self._settings.flow, self._name), subjects.work_durable("now"))]
+        if node.shards > 1:
+            sources.append((subjects.fan_out_stream(flow, self._name), subjects.shard_durable(self._settings.shard)))
+        return sources
 
     async def _work(self, bus: Bus, flows: Flows, node: Node, stop: Stop) -> int:
         settings = self._settings
-        self._me = Identity(settings.flow, self._name, f"{self._name}/rep-{settings.replica}", secrets.token_hex(8))
+        shard = settings.shard if node.shards > 1 else None
+        replica = f"{self._name}/rep-{settings.replica}" if shard is None else f"{self._name}/shard-{shard}/rep-{settings.replica}"
+        self._me = Identity(settings.flow, self._name, replica, secrets.token_hex(8), shard)
         self._invoker = Invoker(
             self._executor, exit_on_exceptions=settings.exit_on_exceptions, output_array_type=settings.output_array_type
         )
@@ -130,34 +144,32 @@ class Worker:
             on_time=pace.ended,
             on_fatal=lambda reason: stop.set(reason, lifecycle.FAILED),
         )  # fmt: skip
-        pull = Pull(
-            bus, subjects.work_stream(settings.flow, self._name), subjects.work_durable("now"), handler.accept, capacity=pace.capacity
-        )
-        pace.bind(pull)
+        pulls = [Pull(bus, stream, durable, handler.accept, capacity=pace.capacity) for stream, durable in self._sources(node)]
+        pace.bind(pulls)
         await bus.listen(
             subjects.control(settings.flow, "cancel"), lambda s, r, h, payload: handler.cancel(payload.decode(errors="replace"))
         )
         await bus.listen(subjects.control(settings.flow, "hello"), lambda s, r, h, p: bus.publish(*self._beat()))
         await bucket.put(bus, settings.flow, f"executor.{self._name}", [asdict(info) for info in self._endpoints])
         keepalive.start()
-        await pull.start()
+        await asyncio.gather(*(pull.start() for pull in pulls))
         self._announce(bus, State.READY)
         self._report("ready", "")
         await stop.wait()
-        await self._drain(bus, pull, handler, keepalive, stop)
+        await self._drain(bus, pulls, handler, keepalive, stop)
         return stop.code
 
-    async def _drain(self, bus: Bus, pull: Pull, handler: Handler, keepalive: Keepalive, stop: Stop) -> None:
+    async def _drain(self, bus: Bus, pulls: list[Pull], handler: Handler, keepalive: Keepalive, stop: Stop) -> None:
         """Take nothing new, finish what is here, leave. What does not finish in time goes to another replica."""
         self._report("draining", stop.reason)
         self._announce(bus, State.DRAINING)
-        await pull.stop()
+        await asyncio.gather(*(pull.stop() for pull in pulls))
         limit = time.monotonic() + self._settings.drain_s
-        while (pull.held or not handler.idle()) and time.monotonic() < limit:
+        while (_held(pulls) or not handler.idle()) and time.monotonic() < limit:
             await asyncio.sleep(0.01)
-        if pull.held:
+        if _held(pulls):
             log.warning(
-                "%s: %d requests did not end within %g s; other replicas get them", self._me.replica, pull.held, self._settings.drain_s
+                "%s: %d requests did not end within %g s; other replicas get them", self._me.replica, _held(pulls), self._settings.drain_s
             )
         handler.stop()
         await asyncio.get_running_loop().run_in_executor(None, keepalive.stop)
@@ -190,10 +202,10 @@ class Pace:
     def __init__(self, concurrency: int, has_async: bool) -> None:
         self._slots = concurrency if has_async else 1
         self._mean_s = AHEAD_S
-        self._pull: Pull | None = None
+        self._pulls: list[Pull] = []
 
-    def bind(self, pull: Pull) -> None:
-        self._pull = pull
+    def bind(self, pulls: list[Pull]) -> None:
+        self._pulls = pulls
 
     @property
     def capacity(self) -> int:
@@ -202,5 +214,9 @@ class Pace:
     def ended(self, seconds: float) -> None:
         """One job took `seconds` from its start."""
         self._mean_s += 0.1 * (seconds - self._mean_s)
-        if self._pull is not None:
-            self._pull.set_capacity(self.capacity)
+        for pull in self._pulls:
+            pull.set_capacity(self.capacity)
+
+
+def _held(pulls: list[Pull]) -> int:
+    return sum(pull.held for pull in pulls)

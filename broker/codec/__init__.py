@@ -8,8 +8,7 @@
 | EMPTY | nothing: no documents |
 
 What cannot be read raises `InvalidInput`, whatever the bytes; it names document and field where there is one, `data[3].price: ..`.
-Importing this package
-loads neither docarray nor numpy: the gateway shares the broker package and never opens a document.
+Importing this package loads neither docarray nor numpy: the gateway shares the broker package and never opens a document.
 """
 
 from __future__ import annotations
@@ -42,8 +41,7 @@ def encode(docs: Sequence[Any], content_type: str, *, extra_columns: dict[str, l
     """The body for `docs` (DocList, DocVec or any sequence of documents), in order.
 
     `extra_columns` (`Decoded.unknown` of the request) are put back beside the documents' own fields, by position; they are left out when
-    the number of
-    documents has changed. Raises `StreamflowError` naming document and field for a value that the form cannot hold.
+    the number of documents has changed. Raises `StreamflowError` naming document and field for a value that the form cannot hold.
     """
     extra = extra_columns if extra_columns and all(len(column) == len(docs) for column in extra_columns.values()) else None
     made: bytes = _forms().encode(docs, _known(content_type), extra)
@@ -51,16 +49,22 @@ def encode(docs: Sequence[Any], content_type: str, *, extra_columns: dict[str, l
 
 
 def decode(
-    body: bytes | memoryview, content_type: str, doc_type: type[BaseDocWithoutId] | None = None, *, trusted: bool = False
+    body: bytes | memoryview,
+    content_type: str,
+    doc_type: type[BaseDocWithoutId] | None = None,
+    *,
+    trusted: bool = False,
+    ids: str = "",
 ) -> Decoded:
     """The documents in `body` as `DocList[doc_type]`; without a class as LegacyDocument, which is what an endpoint without annotation
     takes.
 
     `trusted` says that the body was written by a worker of the flow. Then COLUMNS of an equal class are taken without validation.
-    Arrays are writable and owned by the documents. Raises `InvalidInput`.
+    Documents of a JSON body that came without an id get one made of `ids` and their position: two executors that read the same body, or one
+    that reads it again, then mean the same documents. Arrays are writable and owned by the documents. Raises `InvalidInput`.
     """
     check_size(body)
-    return Decoded(*_forms().decode(body, _known(content_type), doc_type, trusted))
+    return Decoded(*_forms().decode(body, _known(content_type), doc_type, trusted, ids))
 
 
 def transcode(body: bytes | memoryview, content_type: str, accept: str) -> bytes:

@@ -1,12 +1,9 @@
 """The form that workers speak among themselves: msgpack, one value list per field, tensors as raw bytes.
 
 A body is `[version, fingerprint, *block]`, a block `[count, content, nested]`. `content` is a map from field to column; of one document,
-from field to value;
-of documents of different classes, a list of such maps. A column is a list of `count` values, or one extension with all tensors stacked, or
-nil.
-`nested` maps the fields that hold documents to `0` (one document) or `1` (a list): their column is `[lengths, *block]` over the documents
-of all rows,
-with length -1 for None.
+from field to value; of documents of different classes, a list of such maps. A column is a list of `count` values, or one extension with all
+tensors stacked, or nil. `nested` maps the fields that hold documents to `0` (one document) or `1` (a list): their column is `[lengths,
+*block]` over the documents of all rows, with length -1 for None.
 
 `fingerprint` says from which class the values came (`plans.describe`), so that an equal class at the other end may take them unseen.
 """
@@ -165,7 +162,7 @@ def _checked_map(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 def _split(block: list[Any], plan: Plan) -> dict[str, list[Any]] | None:
     """Take the columns that the class has no field for out of a block."""
     count, content, nested = block
-    if not isinstance(content, dict) or content.keys() <= plan.names:
+    if plan.keeps_unknown or not isinstance(content, dict) or content.keys() <= plan.names:
         return None
     names = [name for name in content if name not in plan.names]
     apart = _open([count, {name: content.pop(name) for name in names}, {name: nested.pop(name) for name in names if name in nested}], 0)
@@ -177,8 +174,9 @@ def _documents(block: list[Any], plan: Plan) -> list[Any]:
     count, content, nested = block
     if plan.casts is None or not isinstance(content, dict) or content.keys() != plan.names:
         return list(plan.read(_open(block, 0))[0])
-    for name, column in nested.items():
-        documents = _nested_documents(column, plan.kinds[name])
+    check_count(count)
+    for name in nested:
+        documents = _nested_documents(content[name], plan.kinds[name])
         content[name] = documents[0] if count == 1 else documents
     if count == 1:
         for name, cast in plan.casts.items():

@@ -2,8 +2,7 @@
 containers.
 
 JSON has neither type, and bodies that were transcoded from JSON keep its forms, so all forms are read this way. Tensors are made here
-rather than by docarray,
-which takes lists of anything, and a bare number for the size of an uninitialised array.
+rather than by docarray, which takes lists of anything, and a bare number for the size of an uninitialised array.
 """
 
 from __future__ import annotations
@@ -78,10 +77,7 @@ def _tensor(value: Any) -> Any:
         return value
     if isinstance(value, str):  # docarray reads JSON in JSON here; so do we, but with our bounds
         value = orjson.loads(value)
-    try:
-        return from_lists(value)
-    except TypeError as error:
-        raise ValueError("Input should be a number or nested lists of numbers") from error
+    return from_lists(value)
 
 
 def _bytes(value: Any) -> Any:

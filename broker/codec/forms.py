@@ -11,7 +11,9 @@ from docarray.documents.legacy import LegacyDocument
 from ..envelope import COLUMNS, EMPTY, JSON, PROTOBUF
 from ..errors import InvalidInput, StreamflowError
 from . import columns, json_form, protobuf
+from .limits import check_depth
 from .plans import plan_of, rows_of
+from .tensors import Stack
 
 Dump = Callable[[list[Any]], bytes]
 Load = Callable[[bytes | memoryview], list[Any]]
@@ -36,7 +38,7 @@ def encode(docs: Sequence[Any], content_type: str, extra: dict[str, list[Any]] |
 
 
 def decode(
-    body: bytes | memoryview, content_type: str, doc_type: type[BaseDocWithoutId] | None, trusted: bool
+    body: bytes | memoryview, content_type: str, doc_type: type[BaseDocWithoutId] | None, trusted: bool, ids: str
 ) -> tuple[Any, dict[str, Any] | None, dict[str, list[Any]] | None]:
     """See `codec.decode`."""
     plan = plan_of(doc_type or LegacyDocument)
@@ -45,7 +47,7 @@ def decode(
             docs, unknown = columns.decode(body, plan, trusted=trusted)
             return docs, None, unknown
         if content_type == JSON:
-            return json_form.decode(body, plan)
+            return json_form.decode(body, plan, ids)
         docs, unknown = plan.read(_LOAD[content_type](body))
         return docs, None, unknown
     except InvalidInput:
@@ -56,16 +58,31 @@ def decode(
 
 def transcode(body: bytes | memoryview, content_type: str, accept: str) -> bytes:
     """See `codec.transcode`."""
+    return dump_rows(load_rows(body, content_type), accept)
+
+
+def load_rows(body: bytes | memoryview, content_type: str) -> list[Any]:
+    """The documents in `body` as rows, without any class. Raises `InvalidInput`."""
     try:
         rows = _LOAD[content_type](body)
         for index, row in enumerate(rows):
             if not isinstance(row, dict):
                 raise InvalidInput(f"data[{index}]: Input should be a document")
-        return _DUMP[accept](rows)
+            for name, value in row.items():
+                check_depth(value, f"data[{index}].{name}", refuse=Stack)
+        return rows
     except InvalidInput:
         raise
     except Exception as error:  # as in decode
         raise InvalidInput(_unreadable(content_type, error)) from error
+
+
+def dump_rows(rows: list[Any], accept: str) -> bytes:
+    """`rows` in the form `accept`. Raises `InvalidInput` for a value that the form cannot hold."""
+    try:
+        return _DUMP[accept](rows)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidInput(_blame(rows, accept, error)) from error
 
 
 def _rows(docs: Sequence[Any], extra: dict[str, list[Any]] | None) -> list[dict[str, Any]]:

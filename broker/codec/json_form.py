@@ -1,15 +1,16 @@
 """The form of HTTP and WebSocket: JSON both ways, by orjson over the documents' own fields.
 
 Bytes are base64, tensors nested lists, dates ISO 8601, UUID, Decimal and other exact types text, sets lists. NaN and infinity have no JSON
-form: they are
-written as null, and null inside a tensor is read as NaN. Tensor dtypes and the shape of empty tensors are not in the text, so they are not
-kept.
+form: they are written as null, and null inside a tensor is read as NaN. Tensor dtypes and the shape of empty tensors are not in the text,
+so they are not kept.
 """
 
 from __future__ import annotations
 
 import base64
+from datetime import date
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 import orjson
@@ -31,7 +32,7 @@ def dump(rows: list[Any]) -> bytes:
     """A JSON array of rows. Raises `TypeError` or `ValueError` for values without a JSON form."""
     try:
         return orjson.dumps(rows, default=_default, option=_FAST)
-    except TypeError:  # keys that are not text, or integers above 64 bits: rare, and worth a second pass
+    except TypeError:  # keys that are not text, integers above 64 bits, big-endian arrays: rare, and worth a second pass
         return orjson.dumps(_copied(rows, 0), default=_default, option=_ANY_KEYS)
 
 
@@ -52,11 +53,19 @@ def load(body: bytes | memoryview) -> tuple[list[Any], dict[str, Any] | None]:
     return rows, parameters
 
 
-def decode(body: bytes | memoryview, plan: Plan) -> tuple[Any, dict[str, Any] | None, dict[str, list[Any]] | None]:
+def decode(body: bytes | memoryview, plan: Plan, ids: str = "") -> tuple[Any, dict[str, Any] | None, dict[str, list[Any]] | None]:
     """`DocList` of the plan's class, parameters, and the columns that the class has no field for."""
     rows, parameters = load(body)
+    if ids and "id" in plan.names:
+        _name(rows, ids)
     docs, unknown = plan.read(rows, shallow=not _may_be_deep(body))
     return docs, parameters, unknown
+
+
+def _name(rows: list[Any], ids: str) -> None:
+    for index, row in enumerate(rows):
+        if isinstance(row, dict) and row.get("id") is None:
+            row["id"] = f"{ids}-{index}"
 
 
 def _may_be_deep(body: bytes | memoryview) -> bool:
@@ -70,7 +79,7 @@ def _default(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         check_dtype(value)
         # orjson writes plain arrays itself and asks again for what it cannot: strides, 0-d, big-endian, text, complex
-        return to_lists(value) if type(value) is np.ndarray else value.view(np.ndarray)
+        return to_lists(value) if type(value) is np.ndarray or not value.dtype.isnative else value.view(np.ndarray)
     if isinstance(value, bytes | bytearray | memoryview):
         return base64.b64encode(value).decode("ascii")
     if is_torch(value) or isinstance(value, AbstractTensor):
@@ -88,6 +97,8 @@ def _copied(value: Any, depth: int) -> Any:
         value = plain(value)
     if isinstance(value, dict):
         return {_key(key): _copied(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, np.ndarray) and not value.dtype.isnative:
+        return _default(value)
     if isinstance(value, list | tuple | set | frozenset):
         return [_copied(item, depth + 1) for item in value]
     if type(value) is int and not -(2**63) <= value < 2**64:
@@ -98,9 +109,4 @@ def _copied(value: Any, depth: int) -> Any:
 def _key(key: Any) -> Any:
     if isinstance(key, bytes):
         return base64.b64encode(key).decode("ascii")
-    return key if isinstance(key, str) or orjson_key(key) else str(plain(key))
-
-
-def orjson_key(key: Any) -> bool:
-    """Whether orjson itself has a text for a key of this type."""
-    return type(key) is not int and type(key).__module__ in ("builtins", "datetime", "uuid") or (type(key) is int and abs(key) < 2**63)
+    return key if key is None or isinstance(key, str | bool | float | date | UUID) else str(plain(key))

@@ -1,8 +1,7 @@
 """One `Plan` per document class, made at its first use: everything about the class that decoding a body needs to know.
 
 Two ways lead to documents. `Plan.read` runs pydantic over all rows in one call, for bodies of clients. `Plan.construct` trusts the values
-and only
-gives them their classes, for bodies that a worker wrote from a class with the same `fingerprint`.
+and only gives them their classes, for bodies that a worker wrote from a class with the same `fingerprint`.
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ class Plan:
     """How documents of one class are read and made.
 
     `names`: the fields; `known`: with their aliases; `nested`: those that hold documents; `deep`: those whose values may nest without
-    bound;
-    `casts`: see `cast_of`, or None when the class has a field that only validation can make.
+    bound; `casts`: see `cast_of`, or None when the class has a field that only validation can make.
     """
 
     def __init__(self, doc_type: Any) -> None:

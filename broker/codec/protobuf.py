@@ -27,7 +27,7 @@ from .plans import rows_of
 from .tensors import check_dtype, from_parts, is_torch, torch_module, widened
 from .values import Row, Rows, plain
 
-_INT32 = range(-(2**31), 2**31)
+_INT32_MIN, _INT32_MAX = -(2**31), 2**31 - 1
 _EXACT = 2**53
 
 
@@ -134,7 +134,7 @@ def _write_text(node: NodeProto, value: str | bytes) -> None:
 
 
 def _write_integer(node: NodeProto, value: int) -> None:
-    if value in _INT32:
+    if _INT32_MIN <= value <= _INT32_MAX:
         node.integer = value
     elif -_EXACT <= value <= _EXACT:
         node.float = value

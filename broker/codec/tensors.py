@@ -1,9 +1,8 @@
 """Tensors as bytes and back: numpy and torch, any shape and order, every dtype but objects and structures.
 
 Form: `1 byte length of dtype | dtype | 1 byte order | 1 byte dims | dims x uint64 LE | raw elements`. `dtype` is numpy's string with byte
-order
-(`<f4`, `>i8`, `<U3`) or the name of a torch-only one (`bfloat16`). Every array that comes out owns its memory and is writable;
-rows of one stack share one buffer.
+order (`<f4`, `>i8`, `<U3`) or the name of a torch-only one (`bfloat16`). Every array that comes out owns its memory and is writable; rows
+of one stack share one buffer.
 """
 
 from __future__ import annotations
@@ -74,9 +73,11 @@ def pack(value: Any) -> bytes:
 
 def pack_stack(values: Sequence[Any]) -> bytes | None:
     """The bytes of one tensor `(n, *shape)`, or None when the n values are not tensors of one library, shape, dtype and C order."""
-    if is_torch(values[0]):
-        return _pack_torch_stack(values)
     first = values[0]
+    if first.ndim >= MAX_DIMS:
+        return None
+    if is_torch(first):
+        return _pack_torch_stack(values)
     if not isinstance(first, np.ndarray) or not first.size or (first.ndim > 1 and first.flags.fnc):
         return None
     dtype, shape = first.dtype, first.shape
@@ -145,13 +146,16 @@ def from_lists(value: Any) -> np.ndarray[Any, Any]:
     Raises `ValueError`.
     """
     if isinstance(value, str | dict):
-        raise ValueError("Input should be a number or nested lists of numbers")
+        raise ValueError("Input should be nested lists of numbers")
     if isinstance(value, list) and value and type(value[0]) is float:  # an embedding: half the time of asarray
         with contextlib.suppress(TypeError, OverflowError):
             return np.frombuffer(array_of("d", value))
-    array = np.asarray(value)
-    if array.dtype.kind == "O":  # null (NaN has no JSON form) or integers above 64 bits, else a TypeError
-        array = np.asarray(value, dtype=np.float64)
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind == "O":  # null (NaN has no JSON form) or integers above 64 bits, else a TypeError
+            array = np.asarray(value, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ValueError("Input should be nested lists of numbers, equally long at each level") from error
     if array.ndim > MAX_DIMS:
         raise ValueError(f"a tensor of {array.ndim} dimensions, at most {MAX_DIMS} are read")
     return array

@@ -4,7 +4,7 @@ docarray has had no release since 2025-03. Each repair asks first whether the fa
 
 | fault | repair |
 |---|---|
-| Python >= 3.12: a field `DocList[X]` raises at class creation: typing subscripts the finished alias again | the same item gives the alias |
+| Python >= 3.12: a field `DocList[X]` raises at class creation: typing subscripts the finished alias again | that gives the alias |
 | numpy >= 2: `DocVec` of numpy tensors raises, since arrays have a `device` ("cpu") now | "cpu" is no device |
 | `AnyTensor[128]`, `AnyEmbedding[128]`, `ImageTensor[..]` raise "metaclass conflict" | the metaclass derives from ABCMeta |
 | a number given to an `NdArray` field makes an array of that many uninitialised numbers | it makes a 0-d tensor |
@@ -65,14 +65,12 @@ class _Finder(MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname != _NAME:
             return None
-        spec = next((found for found in map(_asked(fullname, path, target), sys.meta_path) if found is not None), None)
+        others = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+        found = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next((candidate for candidate in found if candidate is not None), None)
         if spec is not None and spec.loader is not None:
             spec.loader = _RepairingLoader(spec.loader)
         return spec
-
-
-def _asked(fullname: str, path: Sequence[str] | None, target: ModuleType | None) -> Any:
-    return lambda finder: None if isinstance(finder, _Finder) else finder.find_spec(fullname, path, target)
 
 
 class _RepairingLoader(Loader):

@@ -1,0 +1,1 @@
+"""Side-by-side load harness: `python -m load list | run | report`. Start reading in `profiles.py`."""

@@ -1,0 +1,68 @@
+"""The Python client: `Client(host, port, protocol)` for gRPC, HTTP and WebSocket, against a streamflow or a Jina gateway."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+from .async_client import AsyncClient
+from .errors import BadArguments, RequestTimeout, ServerUnavailable
+from .results import DataRequest, Header, Route
+from .retry import wait_or_raise_err
+from .sync_client import SyncClient
+
+Response = DataRequest
+
+__all__ = [
+    # clients
+    "AsyncClient",
+    "Client",
+    "SyncClient",
+    # answers
+    "DataRequest",
+    "Header",
+    "Response",
+    "Route",
+    # errors and retries
+    "BadArguments",
+    "RequestTimeout",
+    "ServerUnavailable",
+    "wait_or_raise_err",
+]
+
+
+@overload
+def Client(
+    host: str = ..., port: int | str | None = ..., protocol: str | None = ..., *, asyncio: Literal[False] = ..., **options: Any
+) -> SyncClient: ...
+
+
+@overload
+def Client(
+    host: str = ..., port: int | str | None = ..., protocol: str | None = ..., *, asyncio: Literal[True], **options: Any
+) -> AsyncClient: ...
+
+
+def Client(
+    host: str = "127.0.0.1",
+    port: int | str | None = None,
+    protocol: str | None = None,
+    *,
+    asyncio: bool = False,
+    **options: Any,
+) -> SyncClient | AsyncClient:
+    """A client for the gateway at `host`; nothing connects before the first call.
+
+    `host`: a name, or a URL with one of the schemes grpc, http, ws, grpcs, https, wss, with or without port.
+    `port` defaults to 80, with TLS 443. `protocol`: 'grpc' (default), 'http', 'websocket'. `asyncio=True` gives an `AsyncClient`. Options:
+
+    - `tls`: encrypt, where no scheme says so
+    - `prefetch` (1000): requests open at a time in each post(); 0 = no limit
+    - `show_progress`: a bar for each post()
+    - `metadata`: pairs or a mapping sent with every request, as gRPC metadata or HTTP headers
+    - `grpc_channel_options`: a dict or pairs for the gRPC channel
+    - `proxy`: respect the proxy variables of the environment
+
+    Raises `BadArguments` when something is given twice; warns about options that it does not know.
+    """
+    kind = AsyncClient if asyncio else SyncClient
+    return kind(host, port, protocol, **options)

@@ -1,0 +1,223 @@
+"""Requests over gRPC: one channel for each client, one stream (or unary calls) for each post().
+
+The first call asks which interface the server has: a stream of `streamflow.v1.Streamflow` without a single request ends with OK on a
+streamflow gateway and with UNIMPLEMENTED elsewhere; then Jina's interface is used until the connection fails. That costs one round trip per
+connection and keeps every request simple, where sending the first request on trial would mean to encode and send it twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import Any
+
+import grpc
+from google.protobuf.empty_pb2 import Empty
+from grpc import aio
+
+from streamflow.broker.errors import (
+    Cancelled,
+    InvalidInput,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    StreamflowError,
+    TooLarge,
+    Unauthenticated,
+)
+from streamflow.gateway.proto import shallow_pb2 as jina
+
+from .address import Address
+from .errors import BadArguments, RequestTimeout, ServerUnavailable
+from .results import DataRequest
+from .stream_link import StreamLink
+from .task_link import TaskLink
+from .transport import Ask, Link, Metadata, Outgoing
+from .wires import JinaWire, OwnWire, Wire, status_of
+
+_OPTIONS: dict[str, Any] = {
+    "grpc.max_send_message_length": -1,
+    "grpc.max_receive_message_length": -1,
+    # gRPC waits up to two minutes before it tries again; a caller's own back-off decides that here.
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 1000,
+    "grpc.use_local_subchannel_pool": 1,
+}
+# What a server that was killed leaves behind, and what grpc.aio says when it was about to write to a stream that has just ended.
+_BROKEN = ("RST_STREAM", "Internal error from Core")
+_DRY_RUN = "/jina.JinaGatewayDryRunRPC/dry_run"
+_ERRORS: dict[grpc.StatusCode, type[StreamflowError]] = {
+    grpc.StatusCode.UNAVAILABLE: ServerUnavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: RequestTimeout,
+    grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
+    grpc.StatusCode.NOT_FOUND: NotFound,
+    grpc.StatusCode.UNIMPLEMENTED: NotFound,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
+    grpc.StatusCode.CANCELLED: Cancelled,
+}
+
+
+class GrpcTransport:
+    """See `transport.Transport`."""
+
+    def __init__(self, address: Address, options: dict[str, Any], proxy: bool = False) -> None:
+        self.address = address
+        merged = _OPTIONS | {"grpc.enable_http_proxy": int(proxy)} | options
+        if address.tls:
+            self.channel = aio.secure_channel(address.target, grpc.ssl_channel_credentials(), list(merged.items()))
+        else:
+            self.channel = aio.insecure_channel(address.target, list(merged.items()))
+        self._own: bool | None = None  # None = not asked yet
+        self._asking = asyncio.Lock()
+
+    async def link(self, ask: Ask, single: bool) -> Link:
+        return _UnaryLink(self, ask) if ask.unary or single else _StreamLink(self, ask)
+
+    async def stream(self, ask: Ask, request: Outgoing) -> AsyncGenerator[DataRequest, None]:
+        try:
+            wire = await self.wire(ask)
+            method = self.channel.unary_stream(wire.parts, _serialize)
+            call = method(
+                wire.pack_single(request), metadata=_metadata(ask), compression=compression(ask.compression), timeout=ask.timeout_s
+            )
+            try:
+                async for part in call:
+                    yield wire.read_part(part)
+            finally:
+                call.cancel()
+        except aio.AioRpcError as error:
+            raise self.translate(error) from error
+
+    async def ready(self, timeout_s: float, metadata: Metadata) -> None:
+        method = self.channel.unary_unary(_DRY_RUN, Empty.SerializeToString, jina.Status.FromString)
+        try:
+            status = await method(Empty(), timeout=timeout_s, metadata=metadata)
+        except aio.AioRpcError as error:
+            raise self.translate(error) from error
+        if status.code:
+            raise ServerUnavailable(f"{self.address}: {status.description}")
+        status_of(status).raise_for()
+
+    async def close(self) -> None:
+        await self.channel.close()
+
+    async def wire(self, ask: Ask) -> Wire:
+        """The interface that the server speaks. Raises `grpc.aio.AioRpcError` when it cannot be asked."""
+        async with self._asking:
+            if self._own is None:
+                self._own = await self._speaks_own(ask)
+        return OwnWire(ask) if self._own else JinaWire(ask)
+
+    async def _speaks_own(self, ask: Ask) -> bool:
+        call = self.channel.stream_stream(OwnWire.call)(metadata=_metadata(ask), timeout=ask.timeout_s)
+        try:
+            with suppress(aio.InternalError):  # the call has failed already: its status says why, this error does not
+                await call.done_writing()
+            await call.read()
+        except aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return False
+            raise
+        finally:
+            call.cancel()
+        return True
+
+    def translate(self, error: aio.AioRpcError) -> StreamflowError:
+        """Our class for a call that ended with an error; forgets which interface the server has when the connection failed."""
+        code, details = error.code(), error.details() or ""
+        kind = _ERRORS.get(code, StreamflowError)
+        if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and any(sign in details for sign in _BROKEN):
+            kind = ServerUnavailable
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+            kind = TooLarge
+        if kind is ServerUnavailable:
+            self._own = None
+        return kind(f"{self.address}: {code.name}: {details}")
+
+
+class _UnaryLink(TaskLink):
+    def __init__(self, transport: GrpcTransport, ask: Ask) -> None:
+        super().__init__()
+        self._transport, self._ask = transport, ask
+        self._compression = compression(ask.compression)
+
+    async def call(self, request: Outgoing) -> DataRequest:
+        ask = self._ask
+        try:
+            wire = await self._transport.wire(ask)
+            method = self._transport.channel.unary_unary(wire.unary, _serialize)
+            reply = await method(wire.pack(request), metadata=_metadata(ask), compression=self._compression, timeout=ask.timeout_s)
+        except aio.AioRpcError as error:
+            raise self._transport.translate(error) from error
+        return wire.read(reply)
+
+
+class _StreamLink(StreamLink):
+    """One `Call` stream."""
+
+    def __init__(self, transport: GrpcTransport, ask: Ask) -> None:
+        super().__init__()
+        self._transport, self._ask = transport, ask
+        self._compression = compression(ask.compression)
+        self._call: Any = None
+        self._wire: Wire
+
+    async def open(self) -> None:
+        try:
+            self._wire = await self._transport.wire(self._ask)
+        except aio.AioRpcError as error:
+            raise self._transport.translate(error) from error
+        method = self._transport.channel.stream_stream(self._wire.call, _serialize)
+        self._call = method(metadata=_metadata(self._ask), compression=self._compression)
+
+    async def write(self, request: Outgoing) -> bool:
+        message = self._wire.pack(request)
+        try:
+            await self._call.write(message)
+        except (aio.AioRpcError, asyncio.InvalidStateError):
+            return False
+        return True
+
+    async def receive(self) -> DataRequest | None:
+        try:
+            message = await self._call.read()
+        except aio.AioRpcError as error:
+            raise self._transport.translate(error) from error
+        return None if message is aio.EOF else self._wire.read(message)
+
+    async def finish(self) -> None:
+        with suppress(aio.InternalError):
+            await self._call.done_writing()
+
+    async def abort(self) -> None:
+        if self._call is not None:
+            self._call.cancel()
+
+
+def channel_options(given: Any) -> dict[str, Any]:
+    """`grpc_channel_options` as a dict or as the pairs that gRPC itself takes. Raises `BadArguments` otherwise."""
+    try:
+        return dict(given or {})
+    except (TypeError, ValueError):
+        raise BadArguments(f"grpc_channel_options: expected a dict or a list of pairs, got {given!r}") from None
+
+
+def compression(name: str | None) -> grpc.Compression:
+    """The gRPC constant for `None`, 'Gzip' or 'Deflate', in any case. Raises `BadArguments` for others."""
+    known = {item.name.lower(): item for item in grpc.Compression} | {"none": grpc.Compression.NoCompression}
+    found = known.get((name or "none").lower())
+    if found is None:
+        raise BadArguments(f"compression {name!r}: use 'Gzip' or 'Deflate'")
+    return found
+
+
+def _metadata(ask: Ask) -> Metadata:
+    return (*ask.metadata, *ask.trace.items())
+
+
+def _serialize(message: Any) -> bytes:
+    serialized: bytes = message.SerializeToString()
+    return serialized

@@ -1,0 +1,94 @@
+"""The seam between post() and the protocols: what is asked, one request of it, and the two objects each protocol file provides."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from docarray.base_doc import AnyDoc
+from docarray.base_doc.doc import BaseDocWithoutId
+
+from .inputs import Docs
+from .results import DataRequest
+
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What all requests of one post() share. `metadata` goes out as gRPC metadata or HTTP headers."""
+
+    endpoint: str
+    target_executor: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    doc_type: type[BaseDocWithoutId] = AnyDoc
+    timeout_s: float | None = None
+    metadata: Metadata = ()
+    compression: str | None = None
+    unary: bool = False
+    trace: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """One request. Its id stays the same on every attempt, so that a second one is known as such."""
+
+    docs: Docs
+    sequence: int = 0
+    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    attempts: int = 0
+    sent: float = 0.0  # loop time of the latest attempt
+    answer: asyncio.Future[DataRequest] = field(init=False)  # of the latest attempt, made by the exchange
+
+
+class Link(Protocol):
+    """The way of one post() to the server; belongs to one event loop.
+
+    `send` waits for flow control only; the answer goes to `request.answer`. That future, or `send` itself, fails with an error of
+    `errors.TRANSIENT` when sending again may help: the link then re-connects by itself. An executor's exception is an answer.
+    `send` may be called from two tasks. A cancelled `request.answer` means that nobody waits any more. `close` may be called twice.
+    """
+
+    async def send(self, request: Outgoing) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """One client's connection; belongs to one event loop. Connecting happens on first use."""
+
+    async def link(self, ask: Ask, single: bool) -> Link:
+        """A way for the requests of `ask`; `single` says that there will be exactly one."""
+        ...
+
+    def stream(self, ask: Ask, request: Outgoing) -> AsyncGenerator[DataRequest, None]:
+        """The parts of a streaming endpoint's answer, in order."""
+        ...
+
+    async def ready(self, timeout_s: float, metadata: Metadata) -> None:
+        """Return when the gateway and an executor each of the flow can serve; raise a `StreamflowError` otherwise."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def trace_context() -> dict[str, str]:
+    """The caller's W3C trace context; empty unless the program uses OpenTelemetry already (importing it here would cost 50 ms)."""
+    propagate = sys.modules.get("opentelemetry.propagate")
+    carrier: dict[str, str] = {}
+    if propagate is not None:
+        propagate.inject(carrier)
+    return carrier
+
+
+def pairs(*sources: Mapping[str, str] | Iterable[tuple[str, str]] | None) -> Metadata:
+    """Metadata given as mapping or pairs, joined, with lower-case names (HTTP/2 allows no others)."""
+    joined: list[tuple[str, str]] = []
+    for source in sources:
+        items = source.items() if isinstance(source, Mapping) else source or ()
+        joined.extend((str(name).lower(), value) for name, value in items)
+    return tuple(joined)

@@ -1,0 +1,113 @@
+"""Requests over WebSocket: one socket for each post(), Jina's messages in its `bytes` sub-protocol, which every gateway speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from collections.abc import AsyncGenerator
+
+import aiohttp
+from google.protobuf.message import DecodeError
+
+from streamflow.broker.errors import OK, StreamflowError
+from streamflow.gateway.proto import shallow_pb2 as jina
+
+from .address import Address
+from .errors import ServerUnavailable
+from .results import DataRequest
+from .stream_link import StreamLink
+from .transport import Ask, Link, Metadata, Outgoing
+from .wires import JinaWire, status_of
+
+_PROTOCOL = "bytes"
+_END = b"\x01"
+_CLOSED = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED)
+_NORMAL = (1000, None)
+
+
+class WebSocketTransport:
+    """See `transport.Transport`."""
+
+    def __init__(self, address: Address, proxy: bool = False) -> None:
+        self.address = address
+        self._base = f"ws{'s' if address.tls else ''}://{address.target}"
+        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), trust_env=proxy)
+        self._sockets: weakref.WeakSet[aiohttp.ClientWebSocketResponse] = weakref.WeakSet()
+
+    async def link(self, ask: Ask, single: bool) -> Link:
+        return _SocketLink(self, ask)
+
+    async def stream(self, ask: Ask, request: Outgoing) -> AsyncGenerator[DataRequest, None]:
+        raise StreamflowError("streaming endpoints are served over gRPC and HTTP: use one of these protocols for stream_doc()")
+        yield  # an async generator, as the others are
+
+    async def ready(self, timeout_s: float, metadata: Metadata) -> None:
+        async with asyncio.timeout(timeout_s):
+            socket = await self.connect("/dry_run", metadata)
+            try:
+                await socket.send_bytes(b"")
+                message = await socket.receive()
+            finally:
+                await socket.close()
+        status = jina.Status.FromString(message.data) if message.type is aiohttp.WSMsgType.BINARY else None
+        if status is None or status_of(status) is not OK:
+            raise ServerUnavailable(f"{self.address}: {status.description if status else 'the socket was closed'}")
+
+    async def connect(self, path: str, metadata: Metadata) -> aiohttp.ClientWebSocketResponse:
+        """A socket at `path`. Raises `ServerUnavailable`."""
+        try:
+            url = self._base + path
+            socket = await self._session.ws_connect(url, protocols=(_PROTOCOL,), headers=dict(metadata), max_msg_size=0)
+        except (aiohttp.ClientError, OSError) as error:
+            raise ServerUnavailable(f"{self.address}: {error or type(error).__name__}") from error
+        self._sockets.add(socket)
+        return socket
+
+    async def close(self) -> None:
+        # A post() whose iterator was dropped may still hold one: its loop ends before its own clean-up runs.
+        await asyncio.gather(*(socket.close() for socket in self._sockets), return_exceptions=True)
+        await self._session.close()
+
+
+class _SocketLink(StreamLink):
+    def __init__(self, transport: WebSocketTransport, ask: Ask) -> None:
+        super().__init__()
+        self._transport, self._ask = transport, ask
+        self._wire = JinaWire(ask)
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
+
+    async def open(self) -> None:
+        self._socket = await self._transport.connect("/", (*self._ask.metadata, *self._ask.trace.items()))
+
+    async def write(self, request: Outgoing) -> bool:
+        assert self._socket is not None
+        message = self._wire.pack(request).SerializeToString()
+        try:
+            await self._socket.send_bytes(message)
+        except (aiohttp.ClientError, ConnectionError):
+            return False
+        return True
+
+    async def receive(self) -> DataRequest | None:
+        assert self._socket is not None
+        message = await self._socket.receive()
+        if message.type is aiohttp.WSMsgType.BINARY:
+            return self._answer(message.data)
+        if message.type in _CLOSED and self._socket.close_code in _NORMAL:
+            return None
+        reason = message.extra if message.type is aiohttp.WSMsgType.CLOSE else message.data
+        raise ServerUnavailable(f"{self._transport.address}: closed with {self._socket.close_code}: {reason or 'no reason given'}")
+
+    async def finish(self) -> None:
+        assert self._socket is not None
+        await self._socket.send_bytes(_END)
+
+    async def abort(self) -> None:
+        if self._socket is not None:
+            await self._socket.close()
+
+    def _answer(self, data: bytes) -> DataRequest:
+        try:
+            return self._wire.read(data)
+        except DecodeError as error:
+            raise StreamflowError(f"{self._transport.address}: an answer that is no DataRequestProto: {error}") from error

@@ -1,0 +1,170 @@
+"""The two gRPC interfaces that a gateway may speak: requests to messages, messages to answers.
+
+`OwnWire` is `streamflow.v1.Streamflow`, documents as columns. `JinaWire` is what jina 3.34 serves; the same messages travel over WebSocket.
+One object for one post(): what all its requests share is encoded once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import Any, ClassVar
+
+import msgpack
+from google.protobuf.json_format import MessageToDict
+
+from streamflow.broker import codec
+from streamflow.broker.envelope import COLUMNS, EMPTY, PROTOBUF
+from streamflow.broker.errors import OK, Status
+from streamflow.gateway.proto import shallow_pb2 as jina
+from streamflow.gateway.proto import streamflow_pb2 as own
+
+from .errors import named_status
+from .plain import plain
+from .results import DataRequest, Header, Parts, Route
+from .transport import Ask, Outgoing
+
+
+class Wire(ABC):
+    """Method paths and the translations both ways; `Any` stands for the wire's own message classes."""
+
+    call: ClassVar[str]
+    unary: ClassVar[str]
+    parts: ClassVar[str]
+
+    @abstractmethod
+    def pack(self, request: Outgoing) -> Any: ...
+
+    @abstractmethod
+    def pack_single(self, request: Outgoing) -> Any:
+        """The message that asks a streaming endpoint with the one document of `request`."""
+
+    @abstractmethod
+    def read(self, message: bytes) -> DataRequest: ...
+
+    @abstractmethod
+    def read_part(self, message: bytes) -> DataRequest:
+        """The answer in one message of a streaming endpoint."""
+
+
+class OwnWire(Wire):
+    call = "/streamflow.v1.Streamflow/Call"
+    unary = "/streamflow.v1.Streamflow/Unary"
+    parts = "/streamflow.v1.Streamflow/Stream"
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._parameters: bytes = msgpack.packb(plain(ask.parameters), use_bin_type=True) if ask.parameters else b""
+
+    def pack(self, request: Outgoing) -> own.Request:
+        ask = self._ask
+        return own.Request(
+            request_id=request.request_id,
+            endpoint=ask.endpoint,
+            target_executor=ask.target_executor,
+            parameters=self._parameters,
+            deadline=time.time() + ask.timeout_s if ask.timeout_s else 0.0,
+            content_type=COLUMNS if request.docs else EMPTY,
+            accept=COLUMNS,
+            body=codec.encode(request.docs, COLUMNS) if request.docs else b"",
+            trace=ask.trace,
+        )
+
+    def pack_single(self, request: Outgoing) -> own.Request:
+        return self.pack(request)
+
+    def read(self, message: bytes) -> DataRequest:
+        return self._answer(own.Response.FromString(message))
+
+    def read_part(self, message: bytes) -> DataRequest:
+        return self._answer(own.Response.FromString(message))
+
+    def _answer(self, message: own.Response) -> DataRequest:
+        status = Status.from_wire(msgpack.unpackb(message.status)) if message.status else OK
+        parts = Parts(
+            Header(message.request_id, status, self._ask.endpoint, self._ask.target_executor),
+            message.body,
+            message.content_type,
+            partial(_own_parameters, message.parameters, message.results),
+            partial(_own_routes, message.routes),
+        )
+        return DataRequest(parts, self._ask.doc_type)
+
+
+def _own_parameters(parameters: bytes, results: bytes) -> dict[str, Any]:
+    unpacked: dict[str, Any] = msgpack.unpackb(parameters, strict_map_key=False) if parameters else {}
+    return unpacked | {"__results__": msgpack.unpackb(results, strict_map_key=False)} if results else unpacked
+
+
+def _own_routes(routes: bytes) -> list[Route]:
+    hops = msgpack.unpackb(routes) if routes else []
+    return [Route(name, start, end, enqueued, replica, attempt) for name, replica, enqueued, start, end, attempt, *_ in hops]
+
+
+class JinaWire(Wire):
+    call = "/jina.JinaRPC/Call"
+    unary = "/jina.JinaSingleDataRequestRPC/process_single_data"
+    parts = "/jina.JinaSingleDocumentRequestRPC/stream_doc"
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._parameters: Any = None
+        if ask.parameters:
+            # The Struct class of the proto package's own descriptor pool is not the one of google.protobuf.struct_pb2.
+            self._parameters = jina.DataRequest().parameters
+            self._parameters.update(plain(ask.parameters))
+
+    def pack(self, request: Outgoing) -> jina.DataRequest:
+        body = codec.encode(request.docs, PROTOBUF) if request.docs else b""
+        return jina.DataRequest(header=self._header(request), parameters=self._parameters, data=body)
+
+    def pack_single(self, request: Outgoing) -> jina.SingleDocumentRequest:
+        content = jina.DataContent.FromString(codec.encode(request.docs, PROTOBUF))
+        document = jina.DocList.FromString(content.docs).docs[0]
+        return jina.SingleDocumentRequest(header=self._header(request), parameters=self._parameters, document=document)
+
+    def read(self, message: bytes) -> DataRequest:
+        answer = jina.DataRequest.FromString(message)
+        return self._answer(answer, answer.data)
+
+    def read_part(self, message: bytes) -> DataRequest:
+        answer = jina.SingleDocumentRequest.FromString(message)
+        content = jina.DataContent(docs=jina.DocList(docs=[answer.document]).SerializeToString())
+        return self._answer(answer, content.SerializeToString() if answer.document else b"")
+
+    def _header(self, request: Outgoing) -> jina.Header:
+        ask = self._ask
+        # Whole seconds only: rounded up, never giving up early.
+        deadline = math.ceil(time.time() + ask.timeout_s) if ask.timeout_s else None
+        target = ask.target_executor or None
+        return jina.Header(request_id=request.request_id, exec_endpoint=ask.endpoint, target_executor=target, timeout=deadline)
+
+    def _answer(self, message: Any, body: bytes) -> DataRequest:
+        header = message.header
+        status = status_of(header.status) if header.HasField("status") else OK
+        parts = Parts(
+            Header(header.request_id, status, header.exec_endpoint, header.target_executor),
+            body,
+            PROTOBUF,
+            partial(MessageToDict, message.parameters),
+            partial(_jina_routes, message.routes),
+        )
+        return DataRequest(parts, self._ask.doc_type)
+
+
+def _jina_routes(routes: Any) -> list[Route]:
+    return [Route(route.executor, _seconds(route.start_time), _seconds(route.end_time)) for route in routes]
+
+
+def _seconds(stamp: Any) -> float:
+    return float(stamp.seconds + stamp.nanos / 1e9)
+
+
+def status_of(message: jina.Status) -> Status:
+    """The status in a jina StatusProto. It knows two codes only; what our own gateway means more exactly stands in the exception's name."""
+    if not message.code:
+        return OK
+    error = message.exception
+    return named_status(error.name, message.description, tuple(error.args), tuple(error.stacks), error.executor)

@@ -1,0 +1,210 @@
+"""From checked arguments to `Node`, `ExecutorSpec`, `GatewaySpec` and `FlowSpec`."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Protocol
+
+from streamflow.broker.errors import FlowError
+from streamflow.broker.flow import Graph, Node, Polling
+
+from .models import ExecutorFile
+from .spec import ExecutorSpec, FlowSpec, GatewaySpec, ListenAt, Uses
+
+log = logging.getLogger(__name__)
+Given = dict[str, Any]
+
+DEFAULT_PROTOCOL = "grpc"
+YAML_SUFFIXES = (".yml", ".yaml", ".jaml")
+_HERE = frozenset({"0.0.0.0", "127.0.0.1", "localhost", "::", "::1"})
+_NODE_AS_GIVEN = (
+    "replicas", "shards", "when", "floating", "external", "external_flow", "external_executor", "no_reduce", "partitions", "allow_partial",
+    "retries", "max_deliver", "ack_wait_s",
+)  # fmt: skip
+_EXECUTOR_AS_GIVEN = (
+    "uses_with",
+    "uses_metas",
+    "uses_requests",
+    "uses_dynamic_batching",
+    "replicas",
+    "shards",
+    "concurrency",
+    "env",
+    "workspace",
+)
+_GATEWAY_AS_GIVEN = (
+    "prefetch", "title", "description", "cors", "no_debug_endpoints", "no_crud_endpoints", "expose_endpoints", "uvicorn_kwargs",
+    "grpc_server_options", "uses_with", "env",
+)  # fmt: skip
+_FLOW_OPTIONS = ("log_config", "quiet", "quiet_error", "suppress_root_logging")
+
+
+class Source(Protocol):
+    """What `build_spec` needs to know of the definition besides the arguments."""
+
+    shared: Given
+    folder: Path
+    sources: tuple[Path, ...]
+
+
+def node_of(given: Given) -> Node:
+    """The routing side of an executor; `given` has `name` and `needs`."""
+    given = {**given["queue"].given(), **given} if "queue" in given else given
+    known = {name: given[name] for name in _NODE_AS_GIVEN if name in given}
+    return Node(
+        given["name"],
+        tuple(given["needs"]),
+        polling={endpoint: Polling(value) for endpoint, value in given.get("polling", {}).items()},
+        hosts=_hosts(given),
+        retry_on=tuple(given.get("retry_on", ())),
+        timeout_ready_ms=given.get("timeout_ready", 600_000),
+        options={
+            name: value for name, value in given.items() if name not in (*_NODE_AS_GIVEN, "name", "needs", "polling", "retry_on", "queue")
+        },
+        **known,
+    )
+
+
+def build_spec(graph: Graph, executors: list[Given], gateway: Given, source: Source, ports: list[int]) -> FlowSpec:
+    """The finished flow. Raises `FlowError` for files that do not exist and ports that do not fit the protocols."""
+    broker = source.shared.get("broker")
+    store = broker.store if broker else None
+    return FlowSpec(
+        graph,
+        tuple(executor_spec(given, source.folder) for given in executors if not given.get("external")),
+        gateway_spec(gateway, source.folder, ports),
+        broker_url=broker.url if broker else None,
+        store=source.folder / store if store else None,
+        reload=bool(source.shared.get("reload")),
+        sources=source.sources,
+        options={name: source.shared[name] for name in _FLOW_OPTIONS if name in source.shared},
+    )
+
+
+def executor_spec(given: Given, folder: Path) -> ExecutorSpec:
+    places = _places(given, folder)
+    known = {name: given[name] for name in _EXECUTOR_AS_GIVEN if name in given}
+    used = {*_EXECUTOR_AS_GIVEN, *_NODE_AS_GIVEN, "name", "needs", "polling", "retry_on", "queue", "uses", "py_modules", "timeout_ready"}
+    return ExecutorSpec(
+        given["name"],
+        uses=_uses(given.get("uses"), places, f"executor {given['name']!r}"),
+        py_modules=tuple(_file_or_text(module, places) for module in given.get("py_modules", ())),
+        extra_search_paths=tuple(str(folder / path) for path in given.get("extra_search_paths", ())),
+        timeout_ready_ms=given.get("timeout_ready", 600_000),
+        folder=folder,
+        options={name: value for name, value in given.items() if name not in used | {"extra_search_paths"}},
+        **known,
+    )
+
+
+def gateway_spec(given: Given, folder: Path, ports: list[int]) -> GatewaySpec:
+    places = _places(given, folder)
+    timeout_ms = given.get("timeout_send", -1)
+    known = {name: given[name] for name in _GATEWAY_AS_GIVEN if name in given}
+    used = {
+        *_GATEWAY_AS_GIVEN,
+        "host",
+        "port",
+        "protocol",
+        "uses",
+        "py_modules",
+        "timeout_send",
+        "timeout_ready",
+        "ssl_certfile",
+        "ssl_keyfile",
+    }
+    return GatewaySpec(
+        tuple(map(ListenAt, protocols_of(given), ports)),
+        host=host_of(given),
+        timeout_send_ms=None if timeout_ms < 0 else timeout_ms,
+        uses=_uses(given.get("uses"), places, "gateway"),
+        py_modules=tuple(_file_or_text(module, places) for module in given.get("py_modules", ())),
+        timeout_ready_ms=given.get("timeout_ready", 600_000),
+        ssl_certfile=_file_or_none(given.get("ssl_certfile"), places),
+        ssl_keyfile=_file_or_none(given.get("ssl_keyfile"), places),
+        folder=folder,
+        options={name: value for name, value in given.items() if name not in used},
+        **known,
+    )
+
+
+def protocols_of(gateway: Given) -> list[str]:
+    return list(gateway.get("protocol") or [DEFAULT_PROTOCOL])
+
+
+def host_of(gateway: Given) -> str:
+    """The one address a gateway listens on."""
+    hosts = gateway.get("host") or ["0.0.0.0"]
+    if len(hosts) > 1:
+        raise FlowError(f"gateway: host: one address to listen on, got {len(hosts)}")
+    return str(hosts[0])
+
+
+def ports_of(gateway: Given) -> list[int]:
+    """The ports the user gave, 0 = to be chosen, one per protocol."""
+    protocols, ports = protocols_of(gateway), gateway.get("port") or []
+    if len(set(protocols)) != len(protocols):
+        raise FlowError(f"gateway: protocol: {', '.join(protocols)}: each protocol once")
+    if ports and len(ports) != len(protocols):
+        raise FlowError(f"gateway: port: {len(ports)} for {len(protocols)} protocols ({', '.join(protocols)}); give one port per protocol")
+    chosen = [port for port in ports if port]
+    if len(set(chosen)) != len(chosen):
+        raise FlowError("gateway: port: the same port twice")
+    return ports or [0] * len(protocols)
+
+
+def _hosts(given: Given) -> tuple[str, ...]:
+    """Addresses of an external executor: "h:p" each, or hosts and ports side by side, or one host with several ports."""
+    hosts, ports = given.get("host") or [], given.get("port") or []
+    if not given.get("external"):
+        if any(host not in _HERE for host in hosts):
+            log.warning("executor %r: host has no effect: workers listen nowhere; for one that runs elsewhere set external", given["name"])
+        return ()
+    if not ports:
+        return tuple(hosts)
+    hosts = hosts or ["localhost"]
+    if len(hosts) == 1:
+        hosts = hosts * len(ports)
+    if len(ports) == 1:
+        ports = ports * len(hosts)
+    if len(hosts) != len(ports):
+        raise FlowError(f"executor {given['name']!r}: {len(hosts)} hosts and {len(ports)} ports")
+    return tuple(host if ":" in host else f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+
+
+def _places(given: Given, folder: Path) -> list[Path]:
+    """Folders in which files are looked for, the first first."""
+    return [folder, *(folder / path for path in given.get("extra_search_paths", ()))]
+
+
+def _uses(uses: Any, places: list[Path], who: str) -> Uses:
+    if isinstance(uses, ExecutorFile):
+        return as_mapping(uses, places)
+    if isinstance(uses, str) and "\n" not in uses and uses.endswith(YAML_SUFFIXES) and "://" not in uses:
+        found = _find(uses, places)
+        if found is None:
+            raise FlowError(f"{who}: uses: no file {uses!r} in {', '.join(map(str, places))}")
+        return str(found)
+    return uses  # type: ignore[no-any-return]  # str, class or None by the models
+
+
+def as_mapping(uses: ExecutorFile, places: list[Path] | None = None) -> dict[str, Any]:
+    """The mapping that an inline `uses` was, with files as absolute paths."""
+    mapping = {"with" if name == "arguments" else name: value for name, value in uses.given().items()}
+    if places and "py_modules" in mapping:
+        mapping["py_modules"] = [_file_or_text(module, places) for module in mapping["py_modules"]]
+    return mapping
+
+
+def _find(name: str, places: list[Path]) -> Path | None:
+    return next((place.joinpath(name).resolve() for place in places if place.joinpath(name).is_file()), None)
+
+
+def _file_or_text(name: str, places: list[Path]) -> str:
+    """`py_modules` may also name importable modules."""
+    return str(_find(name, places) or name)
+
+
+def _file_or_none(name: str | None, places: list[Path]) -> str | None:
+    return None if name is None else _file_or_text(name, places)

@@ -1,0 +1,122 @@
+"""Validation with errors a person can act on: where, which key, what is wrong, and what was probably meant."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from streamflow.broker.errors import FlowError
+
+from .models import EFFECT
+from .tree import KeyPath, Tree
+
+_INSTANCE = re.compile(r" or instance of \w+")
+log = logging.getLogger(__name__)
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def check_tree(model: type[Model], tree: Tree) -> Model:
+    """The checked content of a file. Raises `FlowError`, a line per problem: `flow.yml:12: executors[1].replicas: Input should be ...`."""
+    if not isinstance(tree.value, Mapping):
+        raise FlowError(f"{tree.where()}: expected a mapping with `jtype`, got {type(tree.value).__name__}")
+    return _check(model, tree.value, lambda path: f"{tree.where(path)}: {dotted(path)}")
+
+
+def check_keywords(model: type[Model], arguments: Mapping[str, Any], who: str) -> Model:
+    """The checked keywords of a Python call; messages start with `who` ("executors[1] 'encoder'")."""
+    return _check(model, arguments, lambda path: f"{who}: {dotted(path)}" if path else who)
+
+
+def dotted(path: KeyPath) -> str:
+    """ "executors[1].replicas"."""
+    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
+    return text.removeprefix(".")
+
+
+def _check(model: type[Model], data: Mapping[str, Any], say: Callable[[KeyPath], str]) -> Model:
+    try:
+        checked = model.model_validate(data)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_context=False)
+        lines = dict.fromkeys(_line(model, data, each, say) for each in details)
+        raise FlowError("\n".join(lines)) from None
+    for path, effect in _without_effect(checked, data):
+        log.warning("%s: %s", say(path), effect)
+    return checked
+
+
+def _line(model: type[BaseModel], data: Any, error: ErrorDetails, say: Callable[[KeyPath], str]) -> str:
+    path = _path(data, error)
+    if error["type"] == "extra_forbidden":
+        return f"{say(path)}: unknown key{_meant(path, model)}"
+    return f"{say(path)}: {_INSTANCE.sub('', error['msg'].removeprefix('Value error, '))}"
+
+
+def _path(data: Any, error: ErrorDetails) -> KeyPath:
+    """Where in `data` the error is: pydantic's location without the names of union members, which are not in the data."""
+    path: list[str | int] = []
+    for step in error["loc"]:
+        try:
+            data = data[step]
+        except (LookupError, TypeError):
+            if error["type"] != "missing" or step is not error["loc"][-1]:
+                continue
+        path.append(step)
+    return tuple(path)
+
+
+def _meant(path: KeyPath, model: type[BaseModel]) -> str:
+    """ "; did you mean 'replicas'?"."""
+    known = list(_keys(_model_at(model, path[:-1])))
+    close = difflib.get_close_matches(str(path[-1]), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _keys(model: type[BaseModel]) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        alias = field.validation_alias
+        yield from (str(each) for each in alias.choices) if isinstance(alias, AliasChoices) else (name,)
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
+    """The model whose keys stand at `path` inside `model`."""
+    for step in path:
+        names = (name for name, field in model.model_fields.items() if step in _names_of(name, field.validation_alias))
+        name = next(names, None)
+        inner = _inner_model(model.model_fields[name].annotation) if name else None
+        model = inner or model
+    return model
+
+
+def _names_of(name: str, alias: object) -> tuple[object, ...]:
+    return (name, *alias.choices) if isinstance(alias, AliasChoices) else (name,)
+
+
+def _inner_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_inner_model(each) for each in getattr(annotation, "__args__", ()))
+    return next((each for each in found if each), None)
+
+
+def _without_effect(checked: Any, data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Arguments that were set but do nothing when the flow runs."""
+    if isinstance(checked, list) and isinstance(data, list):
+        for index, each in enumerate(checked):
+            yield from _without_effect(each, data[index], (*path, index))
+    if not isinstance(checked, BaseModel) or not isinstance(data, Mapping):
+        return
+    for name, field in type(checked).model_fields.items():
+        key = next((each for each in _names_of(name, field.validation_alias) if each in data), None)
+        if key is None or data[key] is None:
+            continue
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and EFFECT in extra:
+            yield (*path, str(key)), str(extra[EFFECT])
+        yield from _without_effect(getattr(checked, name), data[key], (*path, str(key)))

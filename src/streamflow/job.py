@@ -1,0 +1,96 @@
+"""What a supervisor is given to do, and how that reaches it: in the same process, or as a pickle on a private pipe."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, Self, cast
+
+from . import logs
+from .members import Place
+from .spawn import restore_path
+
+
+class Broker(Protocol):
+    """An embedded broker (`broker.server.EmbeddedBroker`): after `kill()` it may be launched again with the same URL and data."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def pid(self) -> int: ...
+    def launch(self) -> None: ...
+    def wait_ready(self) -> None: ...
+    def kill(self) -> None: ...
+    def stop(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The processes of one flow. `early` and `late` are modules imported before the gateway and before the workers are forked.
+
+    `settle` runs in a drain once the gateway is gone, and the workers go on until it ends (floating executors, FL-22).
+    """
+
+    places: tuple[Place, ...]
+    settle: Place | None = None
+    early: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    grace_s: float = 35.0  # of each role's drain, before SIGKILL
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job ready to run. `make_plan` gets the broker's URL; `broker_url` is that of an external broker when `broker` is None."""
+
+    make_plan: Callable[[str], Plan]
+    broker: Broker | None = None
+    broker_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A flow to run in another process: `factory` ("module:function") makes a `Prepared` of what `argument` unpickles to."""
+
+    factory: str
+    argument: bytes
+    path: tuple[str, ...]
+    python_path: str | None
+    logging: logs.Setup
+
+    @classmethod
+    def here(cls, factory: str, argument: bytes, *, quiet: bool = False) -> Self:
+        """A job that imports as this process does and logs to its stderr."""
+        return cls(factory, argument, tuple(sys.path), os.environ.get("PYTHONPATH"), logs.choose(quiet=quiet))
+
+    @classmethod
+    def read(cls, pipe: int) -> Self:
+        """The job that the owner wrote: 8 bytes of length, then a pickle. Raises `EOFError` when the owner died first."""
+        size = int.from_bytes(_exactly(pipe, 8), "big")
+        return cast(Self, pickle.loads(_exactly(pipe, size)))
+
+    def to_bytes(self) -> bytes:
+        data = pickle.dumps(self)
+        return len(data).to_bytes(8, "big") + data
+
+    def settle_in(self) -> None:
+        """Make this process import and log as the owner does."""
+        restore_path(list(self.path), self.python_path)
+        logs.setup(self.logging)
+
+    def prepare(self) -> Prepared:
+        module, _, name = self.factory.partition(":")
+        return cast(Prepared, getattr(import_module(module), name)(pickle.loads(self.argument)))
+
+
+def _exactly(pipe: int, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = os.read(pipe, size - len(data))
+        if not piece:
+            raise EOFError("the owner of this flow ended before it had said what to run")
+        data += piece
+    return bytes(data)

@@ -1,0 +1,35 @@
+"""When something that died is started again, and how its end is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass
+
+FIRST_S = 0.1
+LONGEST_S = 10.0
+STABLE_S = 30.0
+
+
+@dataclass(slots=True)
+class Backoff:
+    """Waiting times of one process: 0.1 s, doubling to 10 s, from the start again once it has lived for 30 s."""
+
+    delay_s: float = 0.0
+
+    def after(self, lived_s: float) -> float:
+        """Seconds to wait before the next start of a process that lived `lived_s` seconds."""
+        fresh = self.delay_s == 0.0 or lived_s >= STABLE_S
+        self.delay_s = FIRST_S if fresh else min(2 * self.delay_s, LONGEST_S)
+        return self.delay_s
+
+
+def describe_exit(status: int) -> str:
+    """How a process ended, from its wait status (`os.waitpid`): "exited with code 1", "was killed by SIGKILL"."""
+    code = os.waitstatus_to_exitcode(status)
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

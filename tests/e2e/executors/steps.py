@@ -1,0 +1,57 @@
+"""Executors of the end-to-end tests. With `ledger` each writes down what it did, one line at a time, so that a checker can compare."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from docarray import BaseDoc, DocList
+
+from streamflow import Executor, requests
+
+
+class Item(BaseDoc):
+    text: str = ""
+    number: int = 0
+    tags: list[str] = []
+
+
+class Step(Executor):
+    """Appends `mark` to each text, after `pause_s` seconds. Lines of the ledger: `start <pid>`, `run <pid> <attempt> <Unix s> <id>`."""
+
+    def __init__(self, mark: str = "+", pause_s: float = 0.0, ledger: str = "", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mark = mark
+        self.pause_s = pause_s
+        self._ledger = os.open(ledger, os.O_WRONLY | os.O_APPEND | os.O_CREAT) if ledger else -1
+        self._write(f"start {os.getpid()}\n")
+
+    @requests(on="/run")
+    def run(self, docs: DocList[Item], context: Any = None, **kwargs: Any) -> DocList[Item]:
+        self._write("".join(f"run {os.getpid()} {context.attempt} {time.time():.3f} {doc.id}\n" for doc in docs))
+        if self.pause_s:
+            time.sleep(self.pause_s)
+        for doc in docs:
+            doc.text += self.mark
+        return docs
+
+    def _write(self, lines: str) -> None:
+        if self._ledger >= 0:
+            os.write(self._ledger, lines.encode())  # O_APPEND: lines of several processes do not mix
+
+
+class Raising(Executor):
+    """Cannot be made."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        raise RuntimeError("the weights are gone")
+
+
+class Slow(Executor):
+    """Takes `load_s` seconds to load."""
+
+    def __init__(self, load_s: float = 5.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        time.sleep(load_s)

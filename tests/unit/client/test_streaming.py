@@ -1,0 +1,80 @@
+"""stream_doc(): one document in, documents out as they come, by gRPC (both interfaces) and server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from streamflow.broker.errors import ExecutorError, StreamflowError
+from streamflow.client import BadArguments, Client, ServerUnavailable, SyncClient
+from tests.unit.client.backend import Item
+from tests.unit.client.servers import Running, protocol, serving
+
+
+@pytest.fixture(params=["grpc", "jina", "http"])
+def kind(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def server(kind: str) -> Iterator[Running]:
+    with serving(kind) as running:
+        yield running
+
+
+def test_documents_come_one_by_one(client: SyncClient) -> None:
+    stream = client.stream_doc("/talk", Item(text="a b c"), return_type=Item)
+    assert next(stream).text == "a"
+    assert [(doc.text, doc.number) for doc in stream] == [("b", 1), ("c", 2)]
+
+
+def test_parameters_reach_a_streaming_endpoint(client: SyncClient) -> None:
+    found = list(client.stream_doc("/talk", Item(text="a b"), parameters={"suffix": "!"}, return_type=Item, timeout=5.0))
+    assert [doc.text for doc in found] == ["a!", "b!"]
+
+
+def test_without_a_type_documents_keep_every_field(client: SyncClient) -> None:
+    (doc,) = client.stream_doc("/talk", Item(text="a"))
+    assert (doc.text, doc.number) == ("a", 0)
+
+
+def test_an_error_inside_of_the_stream_raises_after_what_came_before(client: SyncClient) -> None:
+    stream = client.stream_doc("/talk", Item(text="a bad"), return_type=Item)
+    assert next(stream).text == "a"
+    with pytest.raises(ExecutorError, match="executor Talker: ValueError"):
+        next(stream)
+
+
+def test_a_stream_may_be_left_early(client: SyncClient) -> None:
+    for doc in client.stream_doc("/talk", Item(text="a b c"), return_type=Item):
+        assert doc.text == "a"
+        break
+    assert next(client.stream_doc("/talk", Item(text="d"), return_type=Item)).text == "d"
+
+
+def test_more_than_one_document_is_refused(client: SyncClient) -> None:
+    with pytest.raises(BadArguments, match="one document"):
+        next(client.stream_doc("/talk", [Item(), Item()]))
+
+
+def test_a_server_that_is_down_raises_a_connection_error(client: SyncClient, server: Running) -> None:
+    server.stop()
+    with pytest.raises(ServerUnavailable):
+        next(client.stream_doc("/talk", Item(text="a")))
+    server.start()
+
+
+async def test_the_async_client_streams(kind: str, server: Running) -> None:
+    async with Client("127.0.0.1", server.port, protocol(kind), asyncio=True) as client:
+        assert [doc.text async for doc in client.stream_doc("/talk", Item(text="a b c"), return_type=Item)] == ["a", "b", "c"]
+
+
+def test_websocket_says_which_protocols_stream() -> None:
+    with (
+        serving("websocket") as server,
+        Client("127.0.0.1", server.port, "websocket") as client,
+        pytest.raises(StreamflowError, match="over gRPC and HTTP"),
+    ):
+        next(client.stream_doc("/talk", Item(text="a")))
