@@ -42,6 +42,9 @@ class Correlator:
     def open(self) -> list[Waiting]:
         return list(self._open.values())
 
+    def is_open(self, waiting: Waiting) -> bool:
+        return self._open.get(waiting.envelope.request_id) is waiting
+
     def register(self, waiting: Waiting) -> None:
         envelope = waiting.envelope
         self._open[envelope.request_id] = waiting

@@ -18,10 +18,11 @@ from typing import Any
 from streamflow.broker import blobs, subjects
 from streamflow.broker.bus import Bus
 from streamflow.broker.envelope import EMPTY, JSON, Envelope, decode, encode
-from streamflow.broker.errors import Code, DeadlineExceeded, InvalidInput, Status, StreamflowError, TooLarge, Unavailable
+from streamflow.broker.errors import DeadlineExceeded, InvalidInput, Status, StreamflowError, TooLarge, Unavailable
 from streamflow.broker.flow import Graph
-from streamflow.broker.routing import Kind, Step, first_steps
+from streamflow.broker.routing import Kind, Step, first_steps, plan_for
 
+from . import whereabouts
 from .catalog import Catalog
 from .correlator import Correlator, Waiting
 from .echo import echo
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 NO_WORKER_S = 10.0  # a request is refused when an executor has had no worker for so long
 ASK_AGAIN_S = 1.0
+EXPLAIN_S = 0.05  # for finding out where a late request is
 
 
 @dataclass(slots=True)
@@ -162,8 +164,8 @@ class Dispatcher:
         if len(envelope.body) > self._bus.settings.max_request_bytes:
             raise TooLarge(f"request of {len(envelope.body)} bytes, at most {self._bus.settings.max_request_bytes} are accepted")
         steps = first_steps(self._graph, envelope.endpoint, envelope.target_executor)
-        for name in self._absent:
-            raise Unavailable(f"executor {name!r} of flow {self._graph.flow!r} has no live worker")
+        if self._absent:
+            self._check_workers(envelope)
         return steps
 
     async def _publish_large(self, waiting: Waiting, steps: tuple[Step, ...]) -> None:
@@ -221,10 +223,22 @@ class Dispatcher:
         await blobs.discard(self._bus, answer.flow, answer.claim)
 
     def _too_late(self, waiting: Waiting) -> None:
-        envelope = waiting.envelope
-        waited_s = time.monotonic() - waiting.since
-        waiting.on_answer(_error_answer(envelope, Status.of(DeadlineExceeded(f"{envelope.endpoint}: no answer within {waited_s:.3f} s"))))
-        self._withdraw(envelope)
+        self._spawn(self._explain_late(waiting))
+        self._withdraw(waiting.envelope)
+
+    async def _explain_late(self, waiting: Waiting) -> None:
+        """Answer DEADLINE_EXCEEDED, saying where the request is if the broker tells at once."""
+        envelope, waited_s = waiting.envelope, time.monotonic() - waiting.since
+        where = ""
+        try:
+            async with asyncio.timeout(EXPLAIN_S):
+                where = "; ".join(await whereabouts.missing_parts(self._bus, self._graph, envelope))
+                executor = None if where else await whereabouts.executor_of(self._bus, self._graph, envelope)
+                where = where or (f"it is at executor {executor!r}" if executor else "")
+        except (StreamflowError, TimeoutError) as error:
+            log.debug("request %s: nobody knows where it is: %s", envelope.request_id, error)
+        text = f"{envelope.endpoint}: no answer within {waited_s:.3f} s" + (f": {where}" if where else "")
+        waiting.on_answer(_error_answer(envelope, Status.of(DeadlineExceeded(text))))
 
     # giving up
 
@@ -247,45 +261,45 @@ class Dispatcher:
             self._absent = self.catalog.absent(NO_WORKER_S)
             if not self._absent or not self._bus.connected:
                 continue
-            name = min(self._absent)
-            status = Status(
-                Code.UNAVAILABLE, f"executor {name!r} of flow {self._graph.flow!r} has no live worker", "Unavailable", executor=name
-            )
             for waiting in self._correlator.open():
-                self._correlator.resolve(_error_answer(waiting.envelope, status))
-                self._withdraw(waiting.envelope)
+                try:
+                    self._check_workers(waiting.envelope)
+                except Unavailable as error:
+                    self._refuse(waiting.envelope, error)
+                    self._withdraw(waiting.envelope)
+
+    def _check_workers(self, envelope: Envelope) -> None:
+        """Raises `Unavailable` naming an executor without workers that the answer to `envelope` needs."""
+        needed = self._absent & plan_for(self._graph, envelope.target_executor).running
+        for name in sorted(needed):
+            if not self._graph.node(name).floating:
+                raise Unavailable(f"executor {name!r} of flow {self._graph.flow!r} has no live worker")
 
     # asking again
 
     async def _ask_again(self) -> None:
-        """After the broker was away: find each open request in the flow's queues; what is nowhere, and stays unanswered, is published
-        again.
+        """After the broker was away: look for each open request in the flow's queues and publish again what is nowhere.
 
-        Its message waits under its own subject, so a direct get per executor tells. Workers send their last answers again, so this is
-        for the rare case that both a broker and a worker died.
+        Twice, with a pause between, since a request is nowhere for a moment while its answer travels. Workers send their last answers
+        again, so this is for the rare case that a broker and a worker died together.
         """
-        suspects = self._correlator.open()
+        lost = self._correlator.open()
         for _ in range(2):
             await asyncio.sleep(ASK_AGAIN_S)
-            still_open = {waiting.envelope.request_id for waiting in self._correlator.open()}
-            suspects = [w for w in suspects if w.envelope.request_id in still_open and not await self._is_queued(w.envelope)]
-        for waiting in suspects:
-            if waiting.first is None or waiting.envelope.request_id not in {w.envelope.request_id for w in self._correlator.open()}:
-                continue
-            log.info("request %s was lost on its way: publishing it again", waiting.envelope.request_id)
-            waiting.first = waiting.first._replace(run=secrets.token_hex(4))
-            self._publish(waiting.first, self._first_steps(waiting.first))
+            lost = [waiting for waiting in lost if self._correlator.is_open(waiting) and not await self._is_somewhere(waiting.envelope)]
+        for waiting in lost:
+            if waiting.first is not None and self._correlator.is_open(waiting):
+                log.info("request %s was lost on its way: publishing it again", waiting.envelope.request_id)
+                waiting.first = waiting.first._replace(run=secrets.token_hex(4))
+                self._publish(waiting.first, self._first_steps(waiting.first))
 
-    async def _is_queued(self, envelope: Envelope) -> bool:
-        flow, request_id = envelope.flow, envelope.request_id
-        for node in self._graph.nodes:
-            places = [(subjects.work_stream(flow, node.name), subjects.work(flow, node.name, envelope.lane, request_id))]
-            if node.shards > 1:
-                places.append((subjects.fan_out_stream(flow, node.name), subjects.fan_out(flow, node.name, request_id)))
-            for stream, subject in places:
-                if await self._bus.direct_get(stream, subject) is not None:
-                    return True
-        return False
+    async def _is_somewhere(self, envelope: Envelope) -> bool:
+        try:
+            if await whereabouts.executor_of(self._bus, self._graph, envelope) is not None:
+                return True
+            return bool(await whereabouts.missing_parts(self._bus, self._graph, envelope))
+        except Unavailable:
+            return True  # nobody can tell: do not run it twice
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -28,8 +28,8 @@ NOTHING = Routing()
 _ENDPOINT = ("execEndpoint", "exec_endpoint")
 _TARGET = ("targetExecutor", "target_executor")
 _REQUEST_ID = ("requestId", "request_id")
-_SPELLINGS = tuple(tuple(name.encode() for name in names) for names in (_ENDPOINT, _TARGET, _REQUEST_ID))
-_HEADER = b'"header"'
+_BY_INITIAL = {b"e": _ENDPOINT, b"t": _TARGET, b"r": _REQUEST_ID}
+_ANY_KEY = re.compile(rb'"(?:header"|target_?[Ee]xecutor"|exec_?[Ee]ndpoint"|request_?[Ii]d")')
 _OBJECT = re.compile(rb"\s*\{")
 _LEADING_HEADER = re.compile(rb'\s*\{\s*"header"\s*:\s*(\{[^{}]*\})\s*[,}]')
 _MAX_EPOCH_S = 1 << 32
@@ -37,9 +37,7 @@ _MAX_EPOCH_S = 1 << 32
 
 def peek(body: bytes) -> Routing:
     """The routing keys of a JSON `body`. Raises `InvalidInput` when it has to parse the body and cannot."""
-    if _HEADER not in body and not any(name in body for names in _SPELLINGS for name in names):
-        return NOTHING
-    if not _OBJECT.match(body):
+    if not _ANY_KEY.search(body) or not _OBJECT.match(body):
         return NOTHING
     header = _leading_header(body)
     return _routing(header, {}) if header is not None else parse(body)
@@ -62,15 +60,15 @@ def parse(body: bytes) -> Routing:
 def _leading_header(body: bytes) -> dict[str, Any] | None:
     """The top-level `header` when it stands first and the rest of the body cannot change what it says."""
     match = _LEADING_HEADER.match(body)
-    if match is None or body.find(_HEADER, match.end()) != -1:
+    if match is None:
         return None
     try:
         header: dict[str, Any] = orjson.loads(match[1])
     except orjson.JSONDecodeError:
         return None
-    for names in _SPELLINGS:
-        found = any(header.get(name.decode()) for name in names)
-        if not found and any(body.find(name, match.end()) != -1 for name in names):
+    for later in _ANY_KEY.finditer(body, match.end()):
+        names = _BY_INITIAL.get(later[0][1:2])
+        if names is None or not any(header.get(name) for name in names):
             return None
     return header
 

@@ -33,6 +33,10 @@ class Running:
         self.workers.append(worker)
         return worker
 
+    async def ready_with(self, counts: Mapping[str, int]) -> None:
+        catalog = self.dispatcher.catalog
+        await eventually(lambda: all(catalog.ready_counts()[name] >= count for name, count in counts.items()), what=f"workers {counts}")
+
     async def ready(self) -> None:
         await eventually(lambda: not self.dispatcher.catalog.missing(), what="every executor has a ready worker")
 
@@ -48,7 +52,7 @@ async def running(settings: BrokerSettings, graph: Graph, executors: Mapping[str
     for name, uses in executors.items():
         flow.start_worker(name, uses, **options)
     try:
-        if executors:
+        if set(executors) == set(graph.names):
             await flow.ready()
         yield flow
     finally:

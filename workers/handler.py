@@ -23,6 +23,7 @@ from streamflow.broker.pull import Delivery
 from streamflow.broker.replies import ReplySender
 from streamflow.broker.routing import Kind, Step, next_steps
 
+from .batch_runner import runner_for
 from .flows import Flows
 from .invoke import Invoker
 from .jobs import ANY, Dropped, Failure, Job, Outcome, Output
@@ -31,7 +32,6 @@ from .outbox import RETRY_S, Outbox
 from .policy import Settle, judge, too_deadly, undecodable
 from .process import Processor
 from .reducer import Reducer
-from .runner import Runner
 from .suspects import Suspects
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class Handler:
         keepalive: Keepalive,
         *,
         max_deliver: int,
-        on_time: Callable[[float], None],
+        on_time: Callable[[float, int], None],
         on_fatal: Callable[[str], None],
     ) -> None:
         self._me = identity
@@ -78,7 +78,7 @@ class Handler:
         self._outbox = Outbox(bus, replies, self._spawn)
         self._reducer = Reducer(bus)
         self._processor = Processor(invoker, identity.executor, identity.replica)
-        self._runner: Runner[Job, Outcome] = Runner(self._processor.run, self._finish, f"executor {identity.executor}")
+        self._runner = runner_for(invoker, self._processor, self._finish, f"executor {identity.executor}")
         self._suspects = Suspects(bus, identity.flow, identity.executor)
         self._tasks: set[asyncio.Task[None]] = set()
         self._jobs: dict[str, Job] = {}
@@ -86,6 +86,10 @@ class Handler:
 
     def idle(self) -> bool:
         return not self._jobs and not self._tasks
+
+    def hurry(self) -> None:
+        """Nothing new will come: batches do not wait to be filled."""
+        self._runner.hurry()
 
     def stop(self) -> None:
         self._runner.stop()
@@ -135,7 +139,7 @@ class Handler:
             self._settle(job, Dropped())
             return
         self._jobs[delivery.ack_subject] = job
-        if spec is not None and spec.is_async:
+        if spec is not None and spec.is_async and spec.batching is None:
             job.task = self._spawn(self._run_async(job))
         else:
             self._runner.submit(job)
@@ -164,7 +168,7 @@ class Handler:
     def _finish(self, job: Job, outcome: Outcome) -> None:
         """The endpoint ended, with an output or an error."""
         self._jobs.pop(job.delivery.ack_subject, None)
-        self._on_time(time.time() - job.started)
+        self._on_time(job.ended - job.started, self._runner.ahead)
         if job.cancelled:
             outcome = Dropped()
         self._settle(job, outcome)
@@ -269,7 +273,7 @@ class Handler:
 
     def _trail(self, job: Job) -> tuple[Hop, ...]:
         delivery = job.delivery
-        hop = Hop(self._me.executor, self._me.replica, delivery.stored, job.started, time.time(), delivery.attempt)
+        hop = Hop(self._me.executor, self._me.replica, delivery.stored, job.started, job.ended or time.time(), delivery.attempt)
         return (*job.envelope.trail, hop)
 
     def _opened(self, job: Job, output: Output) -> Envelope:

@@ -16,7 +16,6 @@ from streamflow.broker.pull import Delivery
 
 from .endpoints import EndpointSpec
 
-
 ANY = "*"  # one executor follows: it reads columns as well as a body that passes through untouched
 
 
@@ -28,7 +27,8 @@ class Job:
     envelope: Envelope
     spec: EndpointSpec | None
     accept: str  # content type its output must have: COLUMNS, the client's on the last hop, or ANY
-    started: float = field(default_factory=time.time)
+    started: float = field(default_factory=time.time)  # Unix seconds; set anew when the endpoint really starts
+    ended: float = 0.0  # Unix seconds at which the endpoint had ended, before anybody waited for the loop
     cancelled: bool = False
     task: asyncio.Task[None] | None = None
     branches: dict[str, Any] | None = None  # DocList by branch, where branches met unmerged

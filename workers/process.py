@@ -28,7 +28,10 @@ log = logging.getLogger(__name__)
 
 
 class Processor:
-    """Turns jobs into outcomes for one loaded executor. `run` and `run_async` never raise, except for cancellation."""
+    """Turns jobs into outcomes for one loaded executor. `run` and `run_async` never raise, except for cancellation.
+
+    They make one call for each request; `batching.py` takes the same steps for many requests at once.
+    """
 
     def __init__(self, invoker: Invoker, executor: str, replica: str) -> None:
         self._invoker = invoker
@@ -36,33 +39,47 @@ class Processor:
         self._replica = replica
 
     def run(self, job: Job) -> Outcome:
+        outcome = self._run(job)
+        job.ended = time.time()
+        return outcome
+
+    def _run(self, job: Job) -> Outcome:
         try:
-            early = self._refuse(job)
+            early = self.start(job)
             if early is not None:
                 return early
             if job.spec is None:
                 return pass_through(job)
-            decoded, parameters = self._decode(job)
-            result = self._invoker.call(job.spec, decoded.docs, self._own(parameters), self._extras(job))
-            return self._encode(job, decoded, parameters, result)
+            decoded, parameters = self.decode(job)
+            result = self._invoker.call(job.spec, decoded.docs, self.own(parameters), self.extras(job))
+            return self.encode(job, decoded, parameters, result)
         except Exception as error:
-            return self._failure(error, job)
+            return self.failure(error, job)
 
     async def run_async(self, job: Job) -> Outcome:
+        outcome = await self._run_async(job)
+        job.ended = time.time()
+        return outcome
+
+    async def _run_async(self, job: Job) -> Outcome:
         try:
-            early = self._refuse(job)
+            early = self.start(job)
             if early is not None:
                 return early
             assert job.spec is not None
-            decoded, parameters = self._decode(job)
-            result = await self._invoker.acall(job.spec, decoded.docs, self._own(parameters), self._extras(job))
-            return self._encode(job, decoded, parameters, result)
+            decoded, parameters = self.decode(job)
+            result = await self._invoker.acall(job.spec, decoded.docs, self.own(parameters), self.extras(job))
+            return self.encode(job, decoded, parameters, result)
         except Exception as error:
-            return self._failure(error, job)
+            return self.failure(error, job)
 
-    def _refuse(self, job: Job) -> Outcome | None:
-        """What was cancelled, or too late, while it waited is not started."""
+    def start(self, job: Job) -> Outcome | None:
+        """The outcome of what is not to run any more, None when it starts now."""
         job.started = time.time()
+        return self.unwanted(job)
+
+    def unwanted(self, job: Job) -> Outcome | None:
+        """The outcome of what was cancelled, or too late, while it waited."""
         if job.cancelled:
             return Dropped()
         remaining_s = job.envelope.remaining_s()
@@ -70,7 +87,8 @@ class Processor:
             return late(job.envelope.endpoint, self._executor, -remaining_s)
         return None
 
-    def _decode(self, job: Job) -> tuple[codec.Decoded, dict[str, Any]]:
+    def decode(self, job: Job) -> tuple[codec.Decoded, dict[str, Any]]:
+        """The documents, new ones each time, and the parameters that go on to the next hop. Raises `InvalidInput`."""
         envelope, spec = job.envelope, job.spec
         assert spec is not None
         if envelope.content_type == MATRIX:
@@ -94,10 +112,11 @@ class Processor:
         everything = type(next(iter(branches.values())))(doc for docs in branches.values() for doc in docs)
         return codec.Decoded(everything), envelope.parameters
 
-    def _own(self, parameters: dict[str, Any]) -> dict[str, Any]:
+    def own(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters as this executor sees them."""
         return parameters_for(parameters, self._executor)
 
-    def _extras(self, job: Job) -> Extras:
+    def extras(self, job: Job) -> Extras:
         assert job.spec is not None
         if not job.spec.extras:
             return NO_EXTRAS
@@ -107,14 +126,16 @@ class Processor:
             matrix, job.branches, context=Context(envelope.request_id, delivery.attempt, envelope.deadline, delivery.fencing_token)
         )
 
-    def _encode(self, job: Job, decoded: codec.Decoded, parameters: dict[str, Any], result: CallResult) -> Output:
+    def encode(self, job: Job, decoded: codec.Decoded, parameters: dict[str, Any], result: CallResult) -> Output:
+        """The output of `job`. Raises `StreamflowError` naming document and field for what its form cannot hold."""
         unknown = decoded.unknown if result.in_place else None
         content_type = COLUMNS if job.accept == ANY else job.accept
         body = codec.encode(result.docs, content_type, extra_columns=unknown)
         results = {**job.envelope.results, self._replica: result.results} if result.results is not None else None
         return Output(body, content_type, parameters, results)
 
-    def _failure(self, error: Exception, job: Job) -> Failure:
+    def failure(self, error: Exception, job: Job) -> Failure:
+        """The answer for whatever was raised on the way."""
         if isinstance(error, EndpointError):
             return Failure(error.status, exit_worker=error.exits)
         if not isinstance(error, StreamflowError):

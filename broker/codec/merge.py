@@ -56,7 +56,7 @@ def _update(row: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def _joined(mine: Any, theirs: Any) -> Any:
-    if isinstance(mine, Rows) and isinstance(theirs, Rows):
+    if _are_documents(mine) and _are_documents(theirs) and (mine or theirs):
         return Rows(merged_rows((mine, theirs)))
     if isinstance(mine, dict) and isinstance(theirs, dict):
         if isinstance(mine, Row):
@@ -68,6 +68,13 @@ def _joined(mine: Any, theirs: Any) -> Any:
     if isinstance(mine, list) and isinstance(theirs, list):
         return mine if _same(mine, theirs) else [*mine, *theirs]
     return theirs
+
+
+def _are_documents(value: Any) -> bool:
+    """A document list: typed as one, or as JSON shows it; an empty list may be one."""
+    if isinstance(value, Rows):
+        return True
+    return isinstance(value, list) and all(isinstance(item, dict) and "id" in item for item in value)
 
 
 def _same(mine: list[Any], theirs: list[Any]) -> bool:

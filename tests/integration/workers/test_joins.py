@@ -193,3 +193,23 @@ async def test_a_floating_executor_gets_a_copy_and_answers_nobody(settings: Brok
         assert texts(await ask(flow, "/x")) == ["foo was here and got 0 document"]
         assert time.monotonic() - started < 0.25
     assert Aside.seen == ["foo was here and got 0 document"]
+
+
+async def test_a_late_answer_names_the_branch_that_is_missing(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, Graph(flow_name, DIAMOND), {"foo": Says, "bar": Says}) as flow:
+        flow.start_worker("baz", Says, uses_with={"pause_s": 1.0})
+        flow.start_worker("end", "")
+        await flow.ready()
+        started = time.time()
+        answer = await ask(flow, "/x", deadline=started + 0.4)
+        assert time.time() - started < 0.6
+        assert answer.status.code is Code.DEADLINE_EXCEEDED
+        assert "'end' still waits for branch baz" in answer.status.description
+
+
+async def test_a_late_answer_names_the_executor_where_the_request_is(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, Graph(flow_name, (Node("foo"), Node("slow", needs=("foo",)))), {"foo": Says}) as flow:
+        flow.start_worker("slow", Says, uses_with={"pause_s": 1.0})
+        await flow.ready()
+        answer = await ask(flow, "/x", deadline=time.time() + 0.3)
+        assert "it is at executor 'slow'" in answer.status.description

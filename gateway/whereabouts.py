@@ -1,0 +1,66 @@
+"""Where an open request is right now, read off the broker: waiting at an executor, as parts that wait for others, or nowhere."""
+
+from __future__ import annotations
+
+from streamflow.broker import subjects
+from streamflow.broker.bus import Bus
+from streamflow.broker.envelope import Envelope
+from streamflow.broker.errors import NotFound
+from streamflow.broker.flow import GATEWAY, Graph
+
+
+async def executor_of(bus: Bus, graph: Graph, envelope: Envelope) -> str | None:
+    """The executor at which the request waits or runs, the furthest one; None when it is in no queue. Raises `Unavailable`."""
+    flow, request_id = envelope.flow, envelope.request_id
+    for node in reversed(graph.nodes):
+        if node.external:
+            continue
+        places = [(subjects.work_stream(flow, node.name), subjects.work(flow, node.name, envelope.lane, request_id))]
+        if node.shards > 1:
+            places.append((subjects.fan_out_stream(flow, node.name), subjects.fan_out(flow, node.name, request_id)))
+        for stream, subject in places:
+            if await bus.direct_get(stream, subject) is not None:
+                return node.name
+    return None
+
+
+async def missing_parts(bus: Bus, graph: Graph, envelope: Envelope) -> list[str]:
+    """Sentences naming the branches and shards that others wait for; [] when nothing of the request waits. Raises `Unavailable`."""
+    sentences = []
+    for place in graph.meeting_places:
+        waiting = await _waiting_parts(bus, envelope, place)
+        for kind, expected in _expected(graph, place).items():
+            here = waiting.get(kind, set())
+            missing = [name for name in expected if name not in here]
+            if here and missing:
+                sentences.append(_sentence(place, kind, missing))
+    return sentences
+
+
+async def _waiting_parts(bus: Bus, envelope: Envelope, place: str) -> dict[str, set[str]]:
+    """Names of the parts of the request that lie at `place`, by kind."""
+    subject = subjects.part(envelope.flow, place, envelope.request_id, "*", "*")
+    try:
+        info = await bus.api(f"STREAM.INFO.{subjects.part_stream(envelope.flow, place)}", {"subjects_filter": subject})
+    except NotFound:
+        return {}
+    found: dict[str, set[str]] = {}
+    for each in info["state"].get("subjects") or {}:
+        *_, kind, name = each.split(".")
+        found.setdefault(kind, set()).add(name)
+    return found
+
+
+def _expected(graph: Graph, place: str) -> dict[str, tuple[str, ...]]:
+    if place == GATEWAY:
+        return {"join": tuple(node.name for node in graph.leaves)}
+    node = graph.node(place)
+    return {"join": node.needs, "gather": node.shard_names}
+
+
+def _sentence(place: str, kind: str, missing: list[str]) -> str:
+    names = ", ".join(missing)
+    if kind == "gather":
+        return f"shard {names} of executor {place!r} did not answer"
+    where = "the answer" if place == GATEWAY else f"executor {place!r}"
+    return f"{where} still waits for branch {names}"
