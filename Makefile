@@ -6,10 +6,11 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 SOURCES := src broker workers gateway compose tests load examples
 VERSIONS := 3.11 3.12 3.13
+IMAGE_PYTHON ?= 3.12
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) -f compose/docker-compose.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types test unit e2e load load-peers demo compose-test check test-all up down clean
+.PHONY: help install fmt lint types test unit e2e load load-peers demo compose-test wheelhouse check test-all up down clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -58,6 +59,9 @@ load: install ## load profiles, side by side with the peers that are installed; 
 
 load-peers: ## install the peers for `make load`, each in an environment of its own
 	load/make-peers.sh
+
+wheelhouse: install ## fill .cache/wheelhouse, so that the image builds without network (IMAGE_PYTHON=3.12)
+	$(BIN)/python -c 'from tests.compose.engine import fill_wheelhouse; fill_wheelhouse("$(IMAGE_PYTHON)")'
 
 up: ## start the compose stack on http://127.0.0.1:8080
 	$(COMPOSE) up --build --detach --wait

@@ -14,7 +14,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -28,6 +28,7 @@ from .settings import BrokerSettings
 log = logging.getLogger(__name__)
 
 Callback = Callable[[], None]
+Found = tuple[int, bytes] | None  # a message's sequence in its stream, and its payload
 Stored = Callable[[int, StreamflowError | None], None]  # sequence in the stream, or 0 and why not
 
 STORE_TIMEOUT_S = 10.0
@@ -216,34 +217,41 @@ class Bus:
         found = await self.last_message(stream, subject)
         return None if found is None else found[1]
 
-    async def last_message(self, stream: str, subject: str, timeout_s: float = 5.0) -> tuple[int, bytes] | None:
-        """Sequence and payload of the last message on `subject`. Raises `Unavailable` (no such stream, or no answer).
+    async def last_message(self, stream: str, subject: str, timeout_s: float = 5.0) -> Found:
+        """Sequence and payload of the last message on `subject`, None when there is none. Raises `Unavailable`."""
+        return (await self.last_messages(stream, (subject,), timeout_s))[0]
 
-        With one replica a direct get is answered by the stream's only owner, so it sees every acknowledged publish; with more it may
-        come from a follower that lags, so the leader is asked instead.
+    async def last_messages(self, stream: str, subjects: Sequence[str], timeout_s: float = 5.0) -> list[Found]:
+        """`last_message` of several subjects at once.
+
+        With one replica a direct get is answered by the stream's only owner, so it sees every acknowledged publish; with more it may come
+        from a follower that lags, so the leader is asked instead.
         """
         if self._settings.stream_replicas > 1:
-            return await self._leader_get(stream, subject)
-        self._tickets += 1
-        ticket = b"%x" % self._tickets
-        future: asyncio.Future[tuple[bytes | None, bytes]] = asyncio.get_running_loop().create_future()
-        self._asked[ticket] = future
+            return list(await asyncio.gather(*(self._leader_get(stream, subject) for subject in subjects)))
+        tickets = [self._ask(f"$JS.API.DIRECT.GET.{stream}.{subject}") for subject in subjects]
         try:
-            self._client.send(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", f"{self._inbox}.{self._tickets:x}")
             async with asyncio.timeout(timeout_s):
-                header, payload = await future
+                return [_found(stream, *(await self._asked[ticket])) for ticket in tickets]
         except TimeoutError as error:
             raise Unavailable(f"no answer from stream {stream}") from error
         finally:
-            self._asked.pop(ticket, None)
-        status = (header or b"")[9:12]
-        if status == b"404":
-            return None
-        if status.isdigit():
-            raise Unavailable(f"stream {stream} is not there ({status.decode()})")
-        return _header_sequence(header or b""), payload
+            for ticket in tickets:
+                self._asked.pop(ticket, None)
 
-    async def _leader_get(self, stream: str, subject: str) -> tuple[int, bytes] | None:
+    def _ask(self, subject: str) -> bytes:
+        """Send a request whose answer resolves the future in `_asked` under the returned ticket."""
+        self._tickets += 1
+        ticket = b"%x" % self._tickets
+        self._asked[ticket] = asyncio.get_running_loop().create_future()
+        self._client.send(subject, b"", f"{self._inbox}.{self._tickets:x}")
+        return ticket
+
+    def tell_api(self, subject: str, body: dict[str, Any]) -> None:
+        """An API call whose answer nobody waits for (removing what may as well expire). Raises `Unavailable`."""
+        self._client.send(f"$JS.API.{subject}", json.dumps(body).encode(), f"{self._inbox}.0")
+
+    async def _leader_get(self, stream: str, subject: str) -> Found:
         try:
             answer = await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
         except NotFound as error:
@@ -322,6 +330,16 @@ def _sequence(payload: bytes) -> int:
     """`seq` of a publish-ack, without building the whole object."""
     found = _SEQ.search(payload)
     return int(found.group(1)) if found else 0
+
+
+def _found(stream: str, header: bytes | None, payload: bytes) -> Found:
+    """A direct get's answer; a header block that starts with a status is no message."""
+    status = (header or b"")[9:12]
+    if status == b"404":
+        return None
+    if status.isdigit():
+        raise Unavailable(f"stream {stream} is not there ({status.decode()})")
+    return _header_sequence(header or b""), payload
 
 
 def _header_sequence(header: bytes) -> int:

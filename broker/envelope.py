@@ -62,9 +62,13 @@ class Envelope(NamedTuple):
     target_executor: str = ""  # regular expression, tried with re.match
     part: str = ""  # branch or shard this part stands for; "" = the whole request
     expected: tuple[str, ...] = ()  # all parts that will meet, in merge order
+    missing: tuple[str, ...] = ()  # parts given up on: complete what waits at `hop` without them (allow_partial)
     position: int = -1  # of a stream part, from 0; -1 = not a stream
     final: bool = True  # last part of a stream
-    attempt: int = 1  # delivery that produced an answer (JetStream's num_delivered)
+    stream: bool = False  # the client wants documents as they come (docs/decisions/0009-streaming.md)
+    source: str = ""  # of a stream part: who numbers it, and where its reader's progress is heard (`subjects.credit`)
+    pieces: tuple[int, ...] = ()  # of a stream part that answers: bytes of each document in the body, one encoded behind the other
+    attempt: int = 1  # delivery that produced an answer, or all parts of a stream (JetStream's num_delivered)
     parameters: dict[str, Any] = {}
     results: dict[str, Any] = {}
     trail: tuple[Hop, ...] = ()
@@ -78,13 +82,19 @@ class Envelope(NamedTuple):
         """Seconds until the deadline (negative when it has passed), None when there is none."""
         return self.deadline - time.time() if self.deadline else None
 
+    @property
+    def ticket(self) -> str:
+        """What tells this message from all others at the same place: the request id, of a stream part also its source and position."""
+        return self.request_id if self.position < 0 else f"{self.request_id}-{self.source.replace('.', '-')}-{self.position}"
+
 
 # field -> key on the wire. Never re-use a key; golden files in tests/unit/broker hold every released form.
 _KEYS: dict[str, str] = {
     "request_id": "id", "flow": "f", "flow_version": "fv", "endpoint": "on", "run": "rn", "hop": "h", "client_id": "ci",
     "content_type": "ct", "accept": "ac", "reply": "re", "deadline": "dl", "lane": "ln", "target_executor": "te",
-    "part": "pt", "expected": "ex", "position": "ps", "final": "fi", "attempt": "at", "parameters": "p", "results": "rs",
-    "trail": "tr", "trace": "tc", "status": "st", "claim": "cl",
+    "part": "pt", "expected": "ex", "missing": "ms",
+    "position": "ps", "final": "fi", "stream": "sm", "source": "so", "pieces": "pc", "attempt": "at",
+    "parameters": "p", "results": "rs", "trail": "tr", "trace": "tc", "status": "st", "claim": "cl",
 }  # fmt: skip
 _FIELDS = {key: field for field, key in _KEYS.items()}
 _DEFAULTS = Envelope._field_defaults
@@ -131,8 +141,9 @@ def _from_header(header: dict[str, Any], body: memoryview) -> Envelope:
             values[field] = value
     if "trail" in values:
         values["trail"] = tuple(Hop(*hop[:6]) for hop in values["trail"])
-    if "expected" in values:
-        values["expected"] = tuple(values["expected"])
+    for field in ("expected", "missing", "pieces"):
+        if field in values:
+            values[field] = tuple(values[field])
     if "status" in values:
         values["status"] = Status.from_wire(values["status"])
     if "claim" in values:

@@ -48,8 +48,8 @@ class Node:
     polling: Mapping[str, Polling] = field(default_factory=dict)
     when: Mapping[str, Any] | None = None  # docarray's query language, see conditions.py
     floating: bool = False
-    external: bool = False  # someone else runs its workers
-    hosts: tuple[str, ...] = ()  # broker addresses of an external executor; empty = this flow's broker
+    external: bool = False  # someone else runs its workers, on this broker
+    hosts: tuple[str, ...] = ()  # gateways elsewhere that its workers, which are this flow's, pass its requests on to
     external_flow: str = ""  # flow and executor name that an external executor's workers serve under; "" = as here
     external_executor: str = ""
     no_reduce: bool = False
@@ -96,7 +96,7 @@ class Node:
 
 _NODE_DEFAULTS: dict[str, Any] = {each.name: getattr(Node("x"), each.name) for each in fields(Node)}
 _NODE_FIELDS = frozenset(_NODE_DEFAULTS) - {"options"}
-_NOT_ROUTING = frozenset({"replicas", "retries", "retry_on", "max_deliver", "ack_wait_s", "timeout_ready_ms"})
+_NOT_ROUTING = frozenset({"hosts", "replicas", "retries", "retry_on", "max_deliver", "ack_wait_s", "timeout_ready_ms"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,8 @@ class Graph:
     nodes: tuple[Node, ...] = ()
     version: str = field(init=False, compare=False, default="")
     _index: dict[str, Node] = field(init=False, compare=False, repr=False, default_factory=dict)
-    plans: dict[str, Any] = field(init=False, compare=False, repr=False, default_factory=dict)  # cache of routing.py
+    plans: dict[str, Any] = field(init=False, compare=False, repr=False, default_factory=dict)  # caches of routing.py
+    routes: dict[Any, Any] = field(init=False, compare=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "nodes", tuple(self.nodes))
@@ -235,10 +236,10 @@ def _check_edges(node: Node, graph: Graph) -> None:
             raise FlowError(f"{where}: needs {need!r}, which does not exist{_hint(need, graph.names)}")
         if need != GATEWAY and graph.node(need).floating and not node.floating:
             raise FlowError(f"{where}: needs {need!r}, which is floating; only a floating executor may follow a floating one")
-    if node.external and node.no_reduce and len(node.needs) > 1:
+    if (node.external or node.hosts) and node.no_reduce and len(node.needs) > 1:
         raise FlowError(f"{where}: no_reduce does not work for an external executor with several predecessors")
-    if not node.external and (node.hosts or node.external_flow or node.external_executor):
-        raise FlowError(f"{where}: host, external_flow and external_executor are for external executors; set external=True")
+    if not node.external and (node.external_flow or node.external_executor):
+        raise FlowError(f"{where}: external_flow and external_executor are for external executors; set external=True")
 
 
 def _check_numbers(node: Node) -> None:

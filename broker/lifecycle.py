@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from .exit_codes import FAILED as FAILED  # lifecycle.FAILED: the code to give `Stop.set`
+from .exit_codes import INTERRUPTED
+from .exit_codes import OK as OK
+
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-OK, FAILED, USAGE, NOT_READY, NO_BROKER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 class Stop:
@@ -49,6 +52,9 @@ class Stop:
 
 def run(main: Callable[[Stop], Coroutine[Any, Any, int]]) -> int:
     """Run `main` on a new loop (uvloop unless `STREAMFLOW_LOOP=asyncio`) until it returns its exit code."""
+    # What is loaded by now stays: never look at it again. Requests make and drop many objects, few of them in cycles: collect less often.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_main(main))
 

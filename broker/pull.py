@@ -25,7 +25,7 @@ _PENDING_HEADER = b"Nats-Pending-Messages: "
 class Delivery:
     """One hand-over of one message. Settled once; a second call is harmless."""
 
-    __slots__ = ("_pull", "_reply", "attempt", "fencing_token", "payload", "sequence", "settled", "stored", "subject")
+    __slots__ = ("_pull", "_reply", "_words", "attempt", "payload", "settled", "subject")
 
     def __init__(self, pull: Pull, subject: bytes, reply: bytes, payload: bytes) -> None:
         self._pull = pull
@@ -33,14 +33,26 @@ class Delivery:
         self.subject = subject
         self.payload = payload
         self.settled = False
-        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>, or with domain and account in
-        # front (ADR-15)
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>; a domain and an account may come
+        # in front (ADR-15), a token may follow
         words = self._reply.split(".")
-        at = 4 if len(words) < 11 else 6
-        self.attempt = int(words[at])
-        self.sequence = int(words[at + 1])  # in the stream: the same for every delivery of this message
-        self.fencing_token = int(words[at + 2])  # in the consumer: grows with every delivery
-        self.stored = int(words[at + 3]) / 1e9
+        self._words = words[4:8] if len(words) < 11 else words[6:10]
+        self.attempt = int(self._words[0])
+
+    @property
+    def sequence(self) -> int:
+        """In the stream: the same for every delivery of this message."""
+        return int(self._words[1])
+
+    @property
+    def fencing_token(self) -> int:
+        """In the consumer: grows with every delivery."""
+        return int(self._words[2])
+
+    @property
+    def stored(self) -> float:
+        """When the broker stored the message, Unix seconds of its clock."""
+        return int(self._words[3]) / 1e9
 
     @property
     def ack_subject(self) -> str:
@@ -57,6 +69,10 @@ class Delivery:
     def term(self) -> None:
         """Never again, and not done: it was given up."""
         self._settle(b"+TERM")
+
+    def leave(self) -> None:
+        """Somebody else has a later delivery of this message: the broker is told nothing, since even a late ack would remove it."""
+        self._settle(b"")
 
     def _settle(self, word: bytes) -> None:
         if self.settled:
@@ -116,7 +132,8 @@ class Pull:
     def settle(self, reply: str, word: bytes) -> None:
         self._held -= 1
         try:
-            self._bus.publish(reply, word)
+            if word:
+                self._bus.publish(reply, word)
         except StreamflowError as error:
             log.warning("%s: a settled message will be delivered again: %s", self._where, error)
         self._ask()

@@ -1,8 +1,9 @@
 """Answers on their way to a gateway. They are core NATS: fast, and gone when nobody listens at that moment.
 
 Two cheap measures make that safe without a second message per answer. Each answer is published with an inbox, so that the broker says at
-once (503, ADR-22 no responders) when its gateway is cut off: then it is sent again until the gateway is back. And what was sent in the seconds before this
-connection broke is sent once more after the reconnect, since the broker may have died with it; the gateway drops what it already has.
+once (503, ADR-22 no responders) when its gateway is cut off: then it is sent again until the gateway is back. And what was sent in the
+seconds before this connection broke is sent once more after the reconnect, since the broker may have died with it; the gateway drops what
+it already has.
 """
 
 from __future__ import annotations

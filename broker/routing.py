@@ -23,6 +23,7 @@ from .flow import GATEWAY, Graph, Node
 
 MAX_PATTERN = 256
 _PLANS = 256  # patterns remembered per graph; clients choose them, so there is a bound
+_ROUTES = 4096  # likewise, endpoints included
 
 
 class Kind(StrEnum):
@@ -65,6 +66,16 @@ def next_steps(graph: Graph, executor: str, endpoint: str, target_executor: str 
     A worker of a sharded executor passes its `shard`: for an ALL-polled endpoint it gets one GATHER step. The reducer that gathered the
     shards calls without it. Raises `NotFound` for an unknown executor and `InvalidInput` for one that the request was never meant for.
     """
+    key = (executor, endpoint, target_executor, shard)
+    steps: Steps | None = graph.routes.get(key)
+    if steps is None:
+        if len(graph.routes) >= _ROUTES:
+            graph.routes.clear()
+        steps = graph.routes[key] = _next_steps(graph, executor, endpoint, target_executor, shard)
+    return steps
+
+
+def _next_steps(graph: Graph, executor: str, endpoint: str, target_executor: str, shard: int | None) -> Steps:
     if executor != GATEWAY and shard is not None and graph.node(executor).polls_all(endpoint):
         node = graph.node(executor)
         return (Step(Kind.GATHER, executor, str(shard), node.shard_names, node.floating),)
@@ -83,6 +94,25 @@ def after_join(graph: Graph, executor: str, endpoint: str, target_executor: str 
 def runs(graph: Graph, executor: str, target_executor: str = "") -> bool:
     """Whether a request with this `target_executor` is processed by `executor`."""
     return graph.node(executor).name in plan_for(graph, target_executor).running
+
+
+def carries_all(graph: Graph, executor: str, endpoint: str, target_executor: str = "") -> bool:
+    """Whether all that the answer is made of passes `executor`, in one piece: then its documents may flow on one by one.
+
+    False when a branch beside it adds to the answer, or when each of its shards gives a part.
+    """
+    if graph.node(executor).polls_all(endpoint):
+        return False
+    after = plan_for(graph, target_executor).after
+    seen, todo = {executor}, [GATEWAY]
+    while todo:
+        for step in after.get(todo.pop(), ()):
+            if step.kind is Kind.ANSWER and not step.floating:
+                return False
+            if step.executor not in seen and step.kind is not Kind.ANSWER and not step.floating:
+                seen.add(step.executor)
+                todo.append(step.executor)
+    return True
 
 
 def reduces(graph: Graph, executor: str, target_executor: str = "") -> bool:

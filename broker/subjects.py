@@ -89,6 +89,11 @@ def ticket_of(reply_subject: str) -> str:
     return reply_subject.rpartition(".")[2]
 
 
+def credit(source: str) -> str:
+    """Where the worker behind `source` ("<worker>.<number>") hears how far a stream's reader has come. Core NATS."""
+    return f"{PREFIX}.credit.{source}"
+
+
 def control(flow: str, verb: str) -> str:
     """Core NATS subject for `verb` in announce | hello | cancel | drain | reload."""
     return f"{PREFIX}.{flow}.ctl.{verb}"

@@ -1,150 +1,239 @@
-"""YAML (and so JSON) text to a plain tree that remembers lines. Pure: reads no other file, builds no object, expands no variable.
+"""YAML (and so JSON) text to a plain tree that knows the file and line of every value. Used for flow, deployment and executor files.
 
-Only mappings (keys: text or whole numbers), lists and scalars come out. A local tag `!Name` on a mapping becomes its key `jtype: Name`;
-every other tag is refused.
-Size, depth and alias expansion are bounded, so that a hostile file costs an error and not the process.
+PyYAML composes nodes; values are made of them here, so no constructor of PyYAML ever runs on a user's tag. Scalars follow the YAML 1.2
+core schema (`on`, `yes`, `12:30` and dates are text). A local tag (`!Flow`, `!MyExec`) becomes the key `jtype` of its mapping; every other
+tag is refused. Size, depth and alias expansion are bounded, so that a hostile file costs an error and not the process.
+Variables are put in afterwards, by `yaml_variables.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from .errors import FlowError
 
 MAX_BYTES = 1 << 20
-MAX_DEPTH = 50
+MAX_DEPTH = 64
 MAX_NODES = 50_000  # after aliases are expanded
-INLINE = "<inline>"
-_SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp", "binary"))
-_MAP = "tag:yaml.org,2002:map"
+INLINE = "inline YAML"
 
 Key = str | int
-TreePath = tuple[Key, ...]
+KeyPath = tuple[Key, ...]
+
+_CORE = "tag:yaml.org,2002:"
+_PLAIN = "plain"
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_INFINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_WORDS: dict[str, Any] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+_COLLECTIONS = {"seq": yaml.SequenceNode, "map": yaml.MappingNode}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tree:
-    """What a text says: dicts, lists, scalars; and the line (from 1) of every path in it."""
+    """What a text says: dicts, lists and scalars; the line (from 1) of every path in it, and which strings were written without quotes."""
 
     value: Any
-    source: str = INLINE
-    lines: dict[TreePath, int] = field(default_factory=dict)
+    source: str = INLINE  # for errors: the file as the user named it, or what stands for it
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    plain: set[KeyPath] = field(default_factory=set)
+    file: Path | None = None  # absolute; relative paths in the text start at its folder
+
+    def line_of(self, *path: Key) -> str:
+        """ "flow.yml:12" of the value at `path`, or of the nearest one around it that stands in the text."""
+        line = next((self.lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.lines), None)
+        return self.source if line is None else f"{self.source}:{line}"
 
     def where(self, *path: Key) -> str:
-        """`file:line: path.to.key`, with the line of the nearest parent when the path itself is not in the text."""
-        line = next((self.lines[path[:end]] for end in range(len(path), -1, -1) if path[:end] in self.lines), None)
-        dotted = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
-        place = self.source if line is None else f"{self.source}:{line}"
-        return f"{place}: {dotted}" if dotted else place
+        """ "flow.yml:12: executors[1].replicas"."""
+        return f"{self.line_of(*path)}: {dotted(path)}" if path else self.line_of()
 
     def error(self, text: str, *path: Key) -> FlowError:
         """The error to raise for what stands at `path`."""
         return FlowError(f"{self.where(*path)}: {text}")
 
 
-def read(path: Path) -> Tree:
-    """The tree in a file. Raises `FlowError` when it cannot be read or parsed."""
+def dotted(path: KeyPath) -> str:
+    """ "executors[1].replicas"."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+
+
+def read(path: str | Path) -> Tree:
+    """The tree of a file. Raises `FlowError` when it cannot be read or is no safe YAML."""
+    path = Path(path)
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise FlowError(f"{path}: larger than {MAX_BYTES} bytes")
-        return parse(path.read_text(encoding="utf-8-sig"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise FlowError(f"{path}: cannot be read: {error}") from error
+        with path.open("rb") as source:
+            text = source.read(MAX_BYTES + 1).decode("utf-8-sig")
+    except OSError as error:
+        raise FlowError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        # Cutting at the limit may split a character; too large is the better reason then.
+        too_large = path.stat().st_size > MAX_BYTES
+        raise FlowError(_too_large(str(path)) if too_large else f"{path}: cannot be read: not UTF-8 text") from error
+    tree = parse(text, str(path))
+    tree.file = path.resolve()
+    return tree
 
 
 def parse(text: str, source: str = INLINE) -> Tree:
-    """The tree in `text`; `source` names it in errors. An empty text is `None`. Raises `FlowError` with line and reason."""
-    if len(text) > MAX_BYTES:
-        raise FlowError(f"{source}: larger than {MAX_BYTES} bytes")
+    """The tree of the one YAML document in `text`, None when it is empty. Raises `FlowError` with source and line."""
+    if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise FlowError(_too_large(source))
     try:
-        builder = _Builder(yaml.SafeLoader(text), source)
-        root = builder.loader.get_single_node()
-        return Tree(None if root is None else builder.build(root, ()), source, builder.lines)
-    except yaml.YAMLError as error:
-        raise FlowError(f"{source}:{_line_of(error)}: {_reason(error)}") from error
+        return _Builder(source).tree(_Loader(text).get_single_node())
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        raise FlowError(f"{source}:{mark.line + 1 if mark else 1}: no valid YAML: {_said(error)}") from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise FlowError(f"{source}:{line}: no valid YAML: character {_character(error.character)} is not allowed") from None
     except RecursionError:
-        raise FlowError(f"{source}: nested deeper than {MAX_DEPTH} levels") from None
+        raise FlowError(f"{source}: nested too deep") from None
+
+
+def from_data(data: Mapping[str, Any], source: str = "dict") -> Tree:
+    """A tree of values that are Python objects already; it knows no lines."""
+    return Tree(dict(data), source)
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes only. Words without quotes and tag get the tag `_PLAIN`: their kind is decided here, not by PyYAML's 1.1 rules."""
+
+    yaml_implicit_resolvers = {"<": [("tag:yaml.org,2002:merge", re.compile(r"<<\Z"))], None: [(_PLAIN, re.compile(""))]}
 
 
 class _Builder:
-    """Turns nodes into plain values, once per place where they appear."""
+    """Makes values of nodes, once per place where they appear; one per document."""
 
-    def __init__(self, loader: yaml.SafeLoader, source: str) -> None:
-        self.loader = loader
-        self.source = source
-        self.lines: dict[TreePath, int] = {}
-        self.count = 0
+    def __init__(self, source: str) -> None:
+        self._tree = Tree(None, source)
+        self._nodes = 0
 
-    def build(self, node: Node, path: TreePath, line: int | None = None) -> Any:
-        self.lines[path] = line or node.start_mark.line + 1
-        self.count += 1
-        if self.count > MAX_NODES:
-            raise self.error(node, f"more than {MAX_NODES} values, aliases expanded")
+    def tree(self, node: yaml.Node | None) -> Tree:
+        if node is not None:
+            self._tree.value = self._value(node, ())
+        return self._tree
+
+    def _refuse(self, node: yaml.Node, problem: str) -> FlowError:
+        return FlowError(f"{self._tree.source}:{node.start_mark.line + 1}: {problem}")
+
+    def _count(self, node: yaml.Node) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise self._refuse(node, f"more than {MAX_NODES} values, counting every use of an anchor")
+
+    def _value(self, node: yaml.Node, path: KeyPath) -> Any:
+        self._count(node)
         if len(path) > MAX_DEPTH:  # also where an alias contains itself
-            raise self.error(node, f"nested deeper than {MAX_DEPTH} levels")
-        if node.tag.startswith("!"):
-            return self.tagged(node, path)
-        return self.plain(node, path)
+            raise self._refuse(node, f"nested more than {MAX_DEPTH} deep")
+        self._tree.lines.setdefault(path, node.start_mark.line + 1)
+        tag = node.tag or ""
+        if tag.startswith("!") and tag != "!":
+            return self._tagged(node, tag[1:], path)
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        if tag.removeprefix(_CORE) not in _COLLECTIONS or not isinstance(node, _COLLECTIONS[tag.removeprefix(_CORE)]):
+            raise self._refuse(node, f"tag {tag!r} is not allowed")
+        return self._mapping(node, path) if isinstance(node, yaml.MappingNode) else self._sequence(node, path)
 
-    def plain(self, node: Node, path: TreePath) -> Any:
-        if isinstance(node, MappingNode) and node.tag == _MAP:
-            return {key: self.build(value, (*path, key), line) for key, value, line in self.entries(node)}
-        if isinstance(node, SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-            return [self.build(value, (*path, index)) for index, value in enumerate(node.value)]
-        if isinstance(node, ScalarNode) and node.tag in _SCALARS:
-            return self.scalar(node)
-        raise self.error(node, f"tag {node.tag!r} is not allowed; only plain YAML and !ClassName on a mapping are")
-
-    def tagged(self, node: Node, path: TreePath) -> dict[str, Any]:
-        name = node.tag[1:]
-        if isinstance(node, ScalarNode) and not node.value:
+    def _tagged(self, node: yaml.Node, name: str, path: KeyPath) -> Any:
+        """`!Name` on a mapping, or on nothing: the mapping with `jtype: Name` in front."""
+        if isinstance(node, yaml.MappingNode):
+            return {"jtype": name} | self._mapping(node, path)
+        if isinstance(node, yaml.ScalarNode) and not node.value:
             return {"jtype": name}
-        if not isinstance(node, MappingNode) or not name:
-            raise self.error(node, f"tag {node.tag!r} stands on a value that is not a mapping")
-        values = {str(key): self.build(value, (*path, key), line) for key, value, line in self.entries(node)}
-        return {"jtype": name} | values
+        raise self._refuse(node, f"tag '!{name}' belongs before a mapping")
 
-    def entries(self, node: MappingNode) -> Iterator[tuple[Key, Node, int]]:
-        """Key, value node and line of each entry, `<<` merged."""
-        seen: dict[Key, int] = {}
-        for key_node, _ in node.value:
-            key, line = self.key(key_node), key_node.start_mark.line + 1
-            if key in seen and key != "<<":
-                raise self.error(key_node, f"key {key!r} stands here twice, first in line {seen[key]}")
-            seen[key] = line
-        if "<<" in seen:
-            self.loader.flatten_mapping(node)
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        kind = (node.tag or "").removeprefix(_CORE)
+        self._tree.plain.discard(path)
+        if node.tag == _PLAIN:
+            self._tree.plain.add(path)
+            return scalar(node.value)
+        if kind in ("int", "float", "bool", "null"):
+            return self._forced(node, kind)
+        if kind not in ("str", "merge", "!"):
+            raise self._refuse(node, f"tag {node.tag!r} is not allowed")
+        return node.value
+
+    def _forced(self, node: yaml.ScalarNode, kind: str) -> Any:
+        value = scalar(node.value)
+        if kind == "float" and type(value) is int:
+            return float(value)
+        if type(value).__name__ != {"null": "NoneType"}.get(kind, kind):
+            raise self._refuse(node, f"{node.value!r} is no {kind}")
+        return value
+
+    def _sequence(self, node: yaml.Node, path: KeyPath) -> list[Any]:
+        return [self._value(each, (*path, index)) for index, each in enumerate(node.value)]
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[Any, Any]:
+        merged: dict[Any, Any] = {}
+        own: dict[Any, Any] = {}
+        for _, value_node in filter(_is_merge, node.value):  # first, so that what is known of a path is known of the own value
+            merged |= self._merge(value_node, path)
         for key_node, value_node in node.value:
-            yield self.key(key_node), value_node, key_node.start_mark.line + 1
+            if _is_merge((key_node, value_node)):
+                continue
+            key = self._key(key_node)
+            if key in own:
+                raise self._refuse(key_node, f"key {key!r} is there twice, first in line {self._tree.lines[*path, key]}")
+            self._tree.lines[*path, key] = key_node.start_mark.line + 1
+            own[key] = self._value(value_node, (*path, key))
+        return merged | own
 
-    def key(self, node: Node) -> Key:
-        """Text as written (`yes` and `on` are no booleans here), or a whole number."""
-        if not isinstance(node, ScalarNode):
-            raise self.error(node, "a key must be text")
-        value = self.scalar(node) if node.tag == "tag:yaml.org,2002:int" else node.value
-        return value if isinstance(value, int) else str(node.value)
+    def _merge(self, node: yaml.Node, path: KeyPath) -> dict[Any, Any]:
+        """`<<: *anchor` or a list of them, the first winning."""
+        sources = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        merged: dict[Any, Any] = {}
+        for source in reversed(sources):
+            if not isinstance(source, yaml.MappingNode):
+                raise self._refuse(source, "'<<' takes a mapping or a list of mappings")
+            merged |= self._value(source, path)
+        return merged
 
-    def scalar(self, node: ScalarNode) -> Any:
-        try:
-            return self.loader.construct_object(node)
-        except (ValueError, OverflowError, TypeError) as error:
-            raise self.error(node, f"not a value: {str(node.value)[:80]!r}: {error}") from error
-
-    def error(self, node: Node, text: str) -> FlowError:
-        return FlowError(f"{self.source}:{node.start_mark.line + 1}: {text}")
-
-
-def _line_of(error: yaml.YAMLError) -> int:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    return mark.line + 1 if mark else 1
+    def _key(self, node: yaml.Node) -> Key:
+        """Text as written (`yes` and `1.5` are text here), or a whole number."""
+        if not isinstance(node, yaml.ScalarNode):
+            raise self._refuse(node, "a key must be a single word or number")
+        value = scalar(node.value) if node.tag == _PLAIN else None
+        return value if type(value) is int else str(node.value)
 
 
-def _reason(error: yaml.YAMLError) -> str:
-    parts = [getattr(error, "context", None), getattr(error, "problem", None)]
-    return ": ".join(part for part in parts if part) or " ".join(str(error).split())
+def _is_merge(entry: tuple[yaml.Node, yaml.Node]) -> bool:
+    return bool(entry[0].tag == f"{_CORE}merge")
+
+
+def scalar(text: str) -> Any:
+    """The value of an unquoted word: null, true/false, a number, else the text itself (YAML 1.2 core schema)."""
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INT.fullmatch(text) and len(text) < 64:
+        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+    if _FLOAT.fullmatch(text) and len(text) < 64:
+        return float(text)
+    if _INFINITE.fullmatch(text):
+        return float(text.replace(".", ""))
+    return text
+
+
+def _said(error: yaml.MarkedYAMLError) -> str:
+    return ", ".join(each for each in (error.context, error.problem) if each)
+
+
+def _character(code: int | bytes | str) -> str:
+    return f"U+{code:04X}" if isinstance(code, int) else repr(code)
+
+
+def _too_large(source: str) -> str:
+    return f"{source}: larger than {MAX_BYTES >> 20} MiB"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from streamflow.broker.envelope import Envelope
 
+from .sequence import Sequence
+
 log = logging.getLogger(__name__)
 
 TICK_S = 0.02
@@ -19,12 +21,13 @@ TICK_S = 0.02
 
 @dataclass(slots=True)
 class Waiting:
-    """One open request. `on_answer` gets its answer, or each part of a stream; `first` is what was published, to ask again with."""
+    """One open request. `on_answer` gets its answer, or `sequence` the parts of a stream; `first` is what was published, to ask again."""
 
     envelope: Envelope
-    on_answer: Callable[[Envelope], None]
+    on_answer: Callable[[Envelope], object]
     since: float  # monotonic seconds
     first: Envelope | None = None
+    sequence: Sequence | None = None
 
 
 class Correlator:
@@ -54,15 +57,19 @@ class Correlator:
     def forget(self, request_id: str) -> Waiting | None:
         return self._open.pop(request_id, None)
 
+    def find(self, request_id: str) -> Waiting | None:
+        return self._open.get(request_id)
+
     def resolve(self, answer: Envelope) -> None:
-        """Hand `answer` to who waits for it; a part that is not the last leaves the request open."""
+        """Hand `answer` to who waits for it; a stream stays open until it has all its parts."""
         waiting = self._open.get(answer.request_id)
         if waiting is None:
             self.unmatched += 1
-            return
-        if answer.final:
+        elif waiting.sequence is None:
             del self._open[answer.request_id]
-        waiting.on_answer(answer)
+            waiting.on_answer(answer)
+        elif waiting.sequence.arrive(answer):
+            del self._open[answer.request_id]
 
     async def watch_deadlines(self) -> None:
         """Report requests whose deadline has passed, within `TICK_S`."""

@@ -34,7 +34,7 @@ class Dispatching(Protocol):
         """The answer to come; a failed request is an answer too. Cancelling it cancels the request."""
 
     def stream(self, call: Call) -> AsyncIterator[Envelope]:
-        """The parts of a streaming endpoint in order; the last one is `final`."""
+        """The documents of the answer in order, one a part; the last part is empty and `final`."""
 
 
 class Desk:
@@ -57,8 +57,9 @@ class Desk:
         return future
 
     async def stream(self, call: Call) -> AsyncGenerator[Envelope, None]:
-        """The parts of a streaming endpoint in order; a failure is the last of them."""
-        refusal = _refusal(call) or self._not_streaming(call.endpoint)
+        """The documents of the answer one by one as they come; the last part is empty and holds a failure. Any endpoint may be asked so."""
+        unknown = self.view.unknown(call.endpoint)
+        refusal = _refusal(call) or (Status.of(unknown) if unknown is not None else None)
         if refusal is not None:
             yield refused(refusal, call)
             return
@@ -72,15 +73,6 @@ class Desk:
             close = getattr(parts, "aclose", None)  # an async generator must not wait for the garbage collector to cancel the request
             if close is not None:
                 await close()
-
-    def _not_streaming(self, endpoint: str) -> Status | None:
-        unknown = self.view.unknown(endpoint)
-        if unknown is not None:
-            return Status.of(unknown)
-        info = self.view.endpoints.get(endpoint)
-        if info is None or info.streaming:
-            return None
-        return _invalid(f"endpoint {endpoint!r} does not stream: send it as a normal request")
 
 
 def refused(reason: Status | StreamflowError, call: Call | None = None, *, client_id: str = "") -> Envelope:

@@ -11,26 +11,30 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 from streamflow.broker import blobs, subjects
 from streamflow.broker.bus import Bus
+from streamflow.broker.credit import GONE
 from streamflow.broker.envelope import EMPTY, JSON, Envelope, decode, encode
-from streamflow.broker.errors import DeadlineExceeded, InvalidInput, Status, StreamflowError, TooLarge, Unavailable
-from streamflow.broker.flow import Graph
+from streamflow.broker.errors import Code, DeadlineExceeded, InvalidInput, Status, StreamflowError, TooLarge, Unavailable
+from streamflow.broker.flow import GATEWAY, Graph
 from streamflow.broker.routing import Kind, Step, first_steps, plan_for
 
 from . import whereabouts
 from .catalog import Catalog
 from .correlator import Correlator, Waiting
 from .echo import echo
+from .sequence import Sequence
 
 log = logging.getLogger(__name__)
 
 NO_WORKER_S = 10.0  # a request is refused when an executor has had no worker for so long
 ASK_AGAIN_S = 1.0
+PARTIAL_S = 0.2  # before the deadline, for a partial answer to be made and to arrive
 EXPLAIN_S = 0.05  # for finding out where a late request is
 
 
@@ -61,6 +65,7 @@ class Dispatcher:
         self._correlator = Correlator(self._too_late)
         self._tasks: set[asyncio.Task[None]] = set()
         self._absent: set[str] = set()
+        self._partial = any(node.allow_partial for node in graph.nodes)
         self.catalog = Catalog(graph)
 
     @property
@@ -87,6 +92,7 @@ class Dispatcher:
     def use_graph(self, graph: Graph) -> None:
         """Route new requests by another definition of the same flow."""
         self._graph = graph
+        self._partial = any(node.allow_partial for node in graph.nodes)
         self.catalog.use_graph(graph)
 
     async def close(self) -> None:
@@ -114,22 +120,32 @@ class Dispatcher:
         future.add_done_callback(ended)
         return future
 
-    async def stream(self, call: Call) -> AsyncIterator[Envelope]:
-        """The parts of a streaming endpoint's answer in order; the last has `final` set, and holds a status when something failed.
+    async def stream(self, call: Call) -> AsyncGenerator[Envelope, None]:
+        """The documents of the answer as they come, one in each part, in order; the last part is empty, has `final` set, and holds a status
+        when something failed.
 
-        Leaving the iterator early cancels the request.
+        A reader that is slow holds the generator back, at most `credit.WINDOW_PARTS` parts. Leaving the iterator early cancels the request.
         """
-        parts: asyncio.Queue[Envelope] = asyncio.Queue()
-        envelope = self._envelope(call)
-        self._submit(envelope, parts.put_nowait)
-        part = None
+        envelope = self._envelope(call)._replace(stream=True)
+        sequence = Sequence(envelope.run, self._report)
+        self._submit(envelope, sequence.arrive, sequence)
+        whole = False
         try:
-            while part is None or not part.final:
-                part = await parts.get()
-                yield part
+            async with aclosing(sequence.read()) as parts:
+                async for part in parts:
+                    whole = part.final and part.status.code is Code.OK
+                    yield part
         finally:
-            if part is None or not part.final:
-                self._cancel(envelope.request_id)
+            if not whole:
+                self._correlator.forget(envelope.request_id)
+                self._withdraw(envelope)
+
+    def _report(self, source: str, payload: bytes) -> None:
+        """Tell the worker behind `source` how far the reader of its stream is."""
+        try:
+            self._bus.publish(subjects.credit(source), payload)
+        except StreamflowError as error:
+            log.debug("%s is not told %r: %s", source, payload, error)
 
     def _envelope(self, call: Call) -> Envelope:
         self._number += 1
@@ -144,9 +160,11 @@ class Dispatcher:
             parameters=call.parameters, trace=call.trace, body=call.body,
         )  # fmt: skip
 
-    def _submit(self, envelope: Envelope, on_answer: Callable[[Envelope], None]) -> None:
-        waiting = Waiting(envelope, on_answer, time.monotonic())
+    def _submit(self, envelope: Envelope, on_answer: Callable[[Envelope], object], sequence: Sequence | None = None) -> None:
+        waiting = Waiting(envelope, on_answer, time.monotonic(), sequence=sequence)
         self._correlator.register(waiting)
+        if self._partial and envelope.deadline:
+            self._settle_partial_before_deadline(waiting)
         try:
             steps = self._first_steps(envelope)
             if len(envelope.body) > self._bus.settings.inline_bytes:
@@ -207,10 +225,17 @@ class Dispatcher:
         except InvalidInput as error:
             log.warning("not an answer: %s", error)
             return
-        if answer.claim is not None:
+        if answer.stream and answer.position < 0 and not answer.final:
+            self._probed(answer)
+        elif answer.claim is not None:
             self._spawn(self._fetch(answer))
         else:
             self._correlator.resolve(answer)
+
+    def _probed(self, probe: Envelope) -> None:
+        """A worker asks how far the reader of its stream is."""
+        waiting = self._correlator.find(probe.request_id)
+        self._report(probe.source, waiting.sequence.probed(probe) if waiting and waiting.sequence else GONE)
 
     async def _fetch(self, answer: Envelope) -> None:
         """An answer whose body lies in the object store."""
@@ -232,13 +257,35 @@ class Dispatcher:
         where = ""
         try:
             async with asyncio.timeout(EXPLAIN_S):
-                where = "; ".join(await whereabouts.missing_parts(self._bus, self._graph, envelope))
+                where = "; ".join(map(str, await whereabouts.gaps(self._bus, self._graph, envelope)))
                 executor = None if where else await whereabouts.executor_of(self._bus, self._graph, envelope)
                 where = where or (f"it is at executor {executor!r}" if executor else "")
         except (StreamflowError, TimeoutError) as error:
             log.debug("request %s: nobody knows where it is: %s", envelope.request_id, error)
         text = f"{envelope.endpoint}: no answer within {waited_s:.3f} s" + (f": {where}" if where else "")
         waiting.on_answer(_error_answer(envelope, Status.of(DeadlineExceeded(text))))
+
+    def _settle_partial_before_deadline(self, waiting: Waiting) -> None:
+        left_s = max(0.0, waiting.envelope.deadline - time.time())
+        early_s = min(PARTIAL_S, left_s / 4)
+        asyncio.get_running_loop().call_later(left_s - early_s, self._if_open, waiting)
+
+    def _if_open(self, waiting: Waiting) -> None:
+        if self._correlator.is_open(waiting):
+            self._spawn(self._settle_partial(waiting))
+
+    async def _settle_partial(self, waiting: Waiting) -> None:
+        """Shortly before the deadline: have what waits at executors with `allow_partial` go on without what is missing."""
+        envelope = waiting.envelope
+        for gap in await whereabouts.gaps(self._bus, self._graph, envelope):
+            if gap.place == GATEWAY or not self._graph.node(gap.place).allow_partial:
+                continue
+            order = envelope._replace(
+                body=b"", content_type=EMPTY, hop=gap.place, part=gap.kind, expected=gap.expected, missing=gap.missing
+            )
+            subject = subjects.work(envelope.flow, self._graph.host_of(gap.place), envelope.lane, envelope.request_id)
+            message_id = subjects.message_id(envelope.request_id, gap.place, f"without {gap.missing}", envelope.run)
+            self._bus.store(subject, encode(order), message_id, _Refusal(self, envelope))
 
     # giving up
 
@@ -291,13 +338,15 @@ class Dispatcher:
             if waiting.first is not None and self._correlator.is_open(waiting):
                 log.info("request %s was lost on its way: publishing it again", waiting.envelope.request_id)
                 waiting.first = waiting.first._replace(run=secrets.token_hex(4))
+                if waiting.sequence is not None:
+                    waiting.sequence.restart(waiting.first.run)
                 self._publish(waiting.first, self._first_steps(waiting.first))
 
     async def _is_somewhere(self, envelope: Envelope) -> bool:
         try:
             if await whereabouts.executor_of(self._bus, self._graph, envelope) is not None:
                 return True
-            return bool(await whereabouts.missing_parts(self._bus, self._graph, envelope))
+            return bool(await whereabouts.gaps(self._bus, self._graph, envelope))
         except Unavailable:
             return True  # nobody can tell: do not run it twice
 

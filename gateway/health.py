@@ -47,11 +47,12 @@ class Health:
     async def watch(self, request: Any, context: grpc.aio.ServicerContext) -> None:
         told = None
         while True:
+            last = self._view.draining.is_set()  # asked before the status: draining may begin while one is written
             status = self._status(request.service)
             if status != told:
                 told = status
                 await context.write(pb.HealthCheckResponse(status=status))
-            if self._view.draining.is_set():
+            if last:
                 return
             await asyncio.sleep(_POLL_S)
 

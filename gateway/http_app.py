@@ -27,7 +27,7 @@ from .dispatch import Call
 from .http_io import ClientGone, Headers, Receive, Scope, Send, UnsupportedType, check_type, read_body, refuse, write_answer
 from .http_rest import OwnRoutes, build_rest
 from .json_wire import http_call
-from .sse import EventStream, streaming_call
+from .sse import EventStream, streaming_call, wants_events
 from .window import answer_to
 from .ws_app import SocketApp
 
@@ -104,7 +104,7 @@ class HttpApp:
     async def _take(self, scope: Scope, receive: Receive, send: Send, headers: Headers, started: float) -> None:
         method: str = scope["method"]
         endpoint = self._view.endpoints.get(self._view.name(scope["path"]))
-        streaming = endpoint is not None and endpoint.streaming
+        streaming = endpoint is not None and wants_events(method, endpoint, headers)
         if method != "POST" and not (method == "GET" and streaming):
             await self._wrong_method(scope, receive, send, endpoint)
             return

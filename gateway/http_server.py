@@ -7,8 +7,10 @@ import contextlib
 import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from streamflow.broker.errors import RuntimeFailToStart
 from streamflow.broker.settings import GatewaySettings
@@ -19,6 +21,41 @@ _KEEP_ALIVE_S = 75  # seconds an idle connection stays open
 _BACKLOG = 2048
 _STARTUP_POLL_S = 0.005
 _LAST_WORDS_S = 0.5  # for the refusals of a stop that ran out of time
+
+
+class _Corked:
+    """A transport that writes once per loop turn: uvicorn writes head and body of an answer apart, and each write is a system call."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._waiting: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._waiting:
+            self._loop.call_soon(self._flush)
+        self._waiting.append(data)
+
+    def writelines(self, lines: Iterable[bytes]) -> None:
+        self.write(b"".join(lines))
+
+    def _flush(self) -> None:
+        if self._waiting:
+            data = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
+            self._waiting.clear()
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class _Protocol(HttpToolsProtocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_Corked(transport, self.loop))  # type: ignore[arg-type]
 
 
 class _Server(uvicorn.Server):
@@ -79,11 +116,12 @@ async def serve_http(
     sockets = _bind(addresses)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=_Protocol,
         ws="websockets-sansio",
         ws_max_size=settings.max_request_bytes,
         lifespan="off",
         log_config=None,
+        log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,

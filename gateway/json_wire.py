@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+import orjson
+
 from streamflow.broker.envelope import EMPTY, JSON
 from streamflow.broker.errors import InvalidInput
 
@@ -43,6 +45,19 @@ def socket_call(path: str, headers: Headers, body: bytes, view: View) -> Call:
     if endpoint == "/" and "/" not in view.endpoints and not routing.endpoint:
         raise InvalidInput("execEndpoint: required on a socket at '/'")
     return build(view.name(endpoint), headers, body, routing)
+
+
+def stream_wanted(message: bytes) -> bool | None:
+    """What `stream` in a WebSocket message says: true = an answer for each document as it comes, false = one answer for all.
+
+    None = nothing is said. Raises `InvalidInput` for other values.
+    """
+    if b'"stream"' not in message:
+        return None
+    wanted = orjson.loads(message).get("stream")
+    if wanted is not None and not isinstance(wanted, bool):
+        raise InvalidInput("stream: must be true or false")
+    return wanted
 
 
 def build(endpoint: str, headers: Headers, body: bytes, routing: Routing) -> Call:

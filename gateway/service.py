@@ -13,12 +13,14 @@ from typing import Any, Protocol
 from streamflow.broker import bucket, lifecycle, subjects
 from streamflow.broker.announce import EndpointInfo
 from streamflow.broker.bus import Bus
-from streamflow.broker.errors import NotFound, Unavailable
+from streamflow.broker.errors import FlowError, NotFound, Unavailable
+from streamflow.broker.exit_codes import USAGE
 from streamflow.broker.flow import Graph
 from streamflow.broker.lifecycle import Stop
 from streamflow.broker.settings import GatewaySettings, Listen
 
 from .dispatch import Dispatcher
+from .schema_watch import SchemaWatch
 
 log = logging.getLogger(__name__)
 
@@ -32,16 +34,22 @@ class Server(Protocol):
     async def stop(self, grace_s: float) -> None: ...
 
 
-def run(settings: GatewaySettings, report: Report | None = None) -> int:
-    """Serve until SIGTERM; the exit code says how it ended. Raises `Unavailable` (no broker), `RuntimeFailToStart` (a port is taken)."""
-    return lifecycle.run(lambda stop: GatewayProcess(settings, report).main(stop))
+def run(settings: GatewaySettings, report: Report | None = None, *, check_schemas: bool = True) -> int:
+    """Serve until SIGTERM; the exit code says how it ended.
+
+    Raises `Unavailable` (no broker), `RuntimeFailToStart` (a port is taken), and unless `check_schemas` is off `FlowError` when the flow's
+    executors do not fit.
+    """
+    return lifecycle.run(lambda stop: GatewayProcess(settings, report, check_schemas=check_schemas).main(stop))
 
 
 class GatewayProcess:
     """One gateway: `main` is its life."""
 
-    def __init__(self, settings: GatewaySettings, report: Report | None = None) -> None:
+    def __init__(self, settings: GatewaySettings, report: Report | None = None, *, check_schemas: bool = True) -> None:
         self._settings = settings
+        self._check_schemas = check_schemas
+        self._refusal: FlowError | None = None
         self._report: Report = report or _log_report
         self._servers: list[Server] = []
 
@@ -66,6 +74,8 @@ class GatewayProcess:
         await dispatcher.start()
         updates = GraphUpdates(bus, dispatcher)
         await updates.start()
+        watch = SchemaWatch(dispatcher.catalog, lambda: dispatcher.graph, lambda error: self._refuse(error, stop))
+        watching = asyncio.create_task(watch.run(), name="schema watch") if self._check_schemas else None
         try:
             addresses = await self._listen(dispatcher, bus)
             self._report("ready", "", addresses=addresses)
@@ -73,9 +83,18 @@ class GatewayProcess:
             self._report("draining", stop.reason)
             await self._drain(dispatcher)
         finally:
+            if watching is not None:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
             await asyncio.gather(*(server.stop(0.0) for server in self._servers))
             await updates.stop()
             await dispatcher.close()
+        if self._refusal is not None:
+            raise self._refusal
+
+    def _refuse(self, error: FlowError, stop: Stop) -> None:
+        self._refusal = error
+        stop.set("the flow's executors do not fit", USAGE)
 
     async def _describe(self, bus: Bus, dispatcher: Dispatcher, graph: Graph) -> None:
         """What the executors announced last time, so that documentation is there before their workers are."""

@@ -1,4 +1,7 @@
-"""Streaming endpoints over HTTP: one Server-Sent Event per document, in the form Jina's client reads.
+"""Streams over HTTP: one Server-Sent Event per document, in the form Jina's client reads.
+
+Asked by GET, or POST, of a streaming endpoint; `accept: application/json` in a POST asks for all documents in one answer instead, and
+`accept: text/event-stream` makes any endpoint answer document by document.
 
 `event: update` with `data: <document as JSON>`, at the end `event: end`; an error after the first document is `event: error` with the
 failure as JSON, and no `end`. Lines end in CRLF, because that client finds the document by its offset. An error before the first document
@@ -34,8 +37,16 @@ _ROUTING_KEYS = ("execEndpoint", "exec_endpoint", "targetExecutor", "target_exec
 _WRAPPER_KEYS = frozenset(_KEYS + _ROUTING_KEYS)
 
 
+def wants_events(method: str, endpoint: EndpointInfo, headers: Headers) -> bool:
+    """Whether a request for `endpoint` is to be answered by a stream of events."""
+    accept = headers.get(b"accept", b"").lower()
+    if b"text/event-stream" in accept:
+        return True
+    return endpoint.streaming and (method == "GET" or not accept.startswith(b"application/json"))
+
+
 def streaming_call(endpoint: EndpointInfo, *, query: bytes, headers: Headers, body: bytes) -> Call:
-    """The call for a streaming endpoint. Its document is the JSON body, the `data` of a body in the usual form, or the query string.
+    """The call for a stream. Its document is the JSON body, the `data` of a body in the usual form, or the query string.
 
     Raises `InvalidInput`.
     """
@@ -79,7 +90,7 @@ def _typed(value: str, schema: Any) -> Any:
 
 
 class EventStream:
-    """Answers calls to streaming endpoints."""
+    """Answers calls whose documents are wanted as they come."""
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk

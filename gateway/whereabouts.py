@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from streamflow.broker import subjects
 from streamflow.broker.bus import Bus
 from streamflow.broker.envelope import Envelope
@@ -24,17 +26,34 @@ async def executor_of(bus: Bus, graph: Graph, envelope: Envelope) -> str | None:
     return None
 
 
-async def missing_parts(bus: Bus, graph: Graph, envelope: Envelope) -> list[str]:
-    """Sentences naming the branches and shards that others wait for; [] when nothing of the request waits. Raises `Unavailable`."""
-    sentences = []
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Parts of one request that wait at `place` for `missing` ones."""
+
+    place: str
+    kind: str  # join or gather
+    expected: tuple[str, ...]
+    missing: tuple[str, ...]
+
+    def __str__(self) -> str:
+        names = ", ".join(self.missing)
+        if self.kind == "gather":
+            return f"shard {names} of executor {self.place!r} did not answer"
+        where = "the answer" if self.place == GATEWAY else f"executor {self.place!r}"
+        return f"{where} still waits for branch {names}"
+
+
+async def gaps(bus: Bus, graph: Graph, envelope: Envelope) -> list[Gap]:
+    """Where branches and shards of the request wait for others; [] when none does. Raises `Unavailable`."""
+    found = []
     for place in graph.meeting_places:
         waiting = await _waiting_parts(bus, envelope, place)
         for kind, expected in _expected(graph, place).items():
             here = waiting.get(kind, set())
-            missing = [name for name in expected if name not in here]
+            missing = tuple(name for name in expected if name not in here)
             if here and missing:
-                sentences.append(_sentence(place, kind, missing))
-    return sentences
+                found.append(Gap(place, kind, expected, missing))
+    return found
 
 
 async def _waiting_parts(bus: Bus, envelope: Envelope, place: str) -> dict[str, set[str]]:
@@ -56,11 +75,3 @@ def _expected(graph: Graph, place: str) -> dict[str, tuple[str, ...]]:
         return {"join": tuple(node.name for node in graph.leaves)}
     node = graph.node(place)
     return {"join": node.needs, "gather": node.shard_names}
-
-
-def _sentence(place: str, kind: str, missing: list[str]) -> str:
-    names = ", ".join(missing)
-    if kind == "gather":
-        return f"shard {names} of executor {place!r} did not answer"
-    where = "the answer" if place == GATEWAY else f"executor {place!r}"
-    return f"{where} still waits for branch {names}"

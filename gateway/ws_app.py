@@ -3,8 +3,11 @@
 Sub-protocols: `json` (the default; frames are requests as HTTP takes them, with `execEndpoint`) and `bytes` (frames are serialized
 `jina.DataRequestProto`s). The input ends with `{}` or the byte 1 (or 0): what is open is answered, then the socket closes. An error of a
 request is an answer; only with `bytes`, whose clients expect it, do UNAVAILABLE and DEADLINE_EXCEEDED end the socket, with 1011, after the
-other answers. A streaming endpoint called by `json` answers once per document, with `position` and `final`. `/dry_run` answers any message
-with the readiness.
+other answers. `/dry_run` answers any message with the readiness.
+
+A `json` message with `"stream": true`, or to a streaming endpoint without `"stream": false`, is answered once per document as they come,
+with `position` counting from 0 and `"final": false`; then comes an answer without documents and with `"final": true`, which has `code` and
+`detail` when something failed. Requests that follow are answered in between.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from .desk import Desk, refused
 from .dispatch import Call
 from .http_io import Receive, Scope, Send
 from .jina_wire import call_of, data_answer, read, status_message
-from .json_wire import socket_call, timeout_of, trace_of
+from .json_wire import socket_call, stream_wanted, timeout_of, trace_of
 from .proto import shallow_pb2 as pb
 from .status import close_reason, outcome
 from .window import Window
@@ -144,14 +147,21 @@ class SocketApp:
         started = time.time()
         try:
             call = self._call(socket, frame)
+            streams = socket.protocol == PLAIN and self._streams(call, frame)
         except StreamflowError as error:
             window.add(started, refused(error))
             return
-        endpoint = self._desk.view.endpoints.get(call.endpoint)
-        if endpoint is not None and endpoint.streaming and socket.protocol == PLAIN:
+        if streams:
             window.add(started, asyncio.create_task(self._parts(socket, call, started)))
         else:
             window.add(started, self._desk.send(call))
+
+    def _streams(self, call: Call, frame: bytes) -> bool:
+        wanted = stream_wanted(frame)
+        if wanted is not None:
+            return wanted
+        endpoint = self._desk.view.endpoints.get(call.endpoint)
+        return endpoint is not None and endpoint.streaming
 
     def _call(self, socket: Socket, frame: bytes) -> Call:
         view = self._desk.view
@@ -160,7 +170,7 @@ class SocketApp:
         return call_of(read(pb.DataRequest, frame), view, deadline=timeout_of(socket.headers), trace=trace_of(socket.headers))
 
     async def _parts(self, socket: Socket, call: Call, started: float) -> Envelope:
-        """Write all parts of a streaming endpoint but the last, which is returned."""
+        """Write all parts of a stream but the last, which is returned."""
         async with aclosing(self._desk.stream(call)) as parts:
             async for part in parts:
                 if part.final or part.status.code is not Code.OK:

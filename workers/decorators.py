@@ -30,13 +30,14 @@ class Batching:
     preferred_batch_size: int = 4  # documents, or units of `custom_metric`
     timeout_s: float = 10.0  # the oldest request waits at most this long
     flush_all: bool = False  # hand over all that waits, not at most the preferred size
-    custom_metric: Callable[[Any], int] | None = None  # DocList -> size, instead of the number of documents
+    custom_metric: Callable[[Any], float] | None = None  # DocList of one document -> its size, instead of 1
     use_custom_metric: bool = False
+    greedy: bool = True  # an idle executor takes what is there; False: wait for a full batch or the timeout
 
     def updated(self, options: Mapping[str, Any], where: str) -> Batching:
         """A copy with Jina's option names applied (`timeout` in milliseconds). Raises `FlowError` starting with `where`."""
         values = dict(options)
-        unknown = values.keys() - {"preferred_batch_size", "timeout", "flush_all", "custom_metric", "use_custom_metric"}
+        unknown = values.keys() - {"preferred_batch_size", "timeout", "flush_all", "custom_metric", "use_custom_metric", "greedy"}
         if unknown:
             raise FlowError(f"{where}: unknown batching option {min(unknown, key=str)!r}")
         if "timeout" in values:
@@ -95,8 +96,9 @@ def dynamic_batching(
     preferred_batch_size: int = 4,
     timeout: float = 10_000,
     flush_all: bool = False,
-    custom_metric: Callable[[Any], int] | None = None,
+    custom_metric: Callable[[Any], float] | None = None,
     use_custom_metric: bool = False,
+    greedy: bool = True,
 ) -> Callable[[F], F]: ...
 def dynamic_batching(
     method: Any = None,
@@ -105,12 +107,21 @@ def dynamic_batching(
     preferred_batch_size: int = 4,
     timeout: float = 10_000,
     flush_all: bool = False,
-    custom_metric: Callable[[Any], int] | None = None,
+    custom_metric: Callable[[Any], float] | None = None,
     use_custom_metric: bool = False,
+    greedy: bool = True,
 ) -> Any:
-    """Let requests with equal parameters share a call: of `preferred_batch_size` documents, or of what came within `timeout` ms."""
+    """Let requests with equal parameters share calls of up to `preferred_batch_size` documents.
+
+    An idle executor takes what is there at once, and what comes while it works makes the next batch. `greedy=False` makes it wait until a
+    batch is full, or its oldest request is `timeout` ms old. `flush_all` hands over all that waits. `custom_metric` (DocList of one
+    document -> number, with `use_custom_metric`) counts something else than documents. An endpoint gives one document for each it got, or
+    changes them in place; when a call fails, parts of its batch are run again to find out whose documents did it.
+    """
     where = "@dynamic_batching"
-    batching = Batching(preferred_batch_size, _number(timeout, f"{where}: timeout") / 1000, flush_all, custom_metric, use_custom_metric)
+    batching = Batching(
+        preferred_batch_size, _number(timeout, f"{where}: timeout") / 1000, flush_all, custom_metric, use_custom_metric, greedy
+    )
     batching.check(where)
     bind = partial(_mark, decorator="dynamic_batching", frame=None, batching=batching)
     return bind if method is None else bind(method)

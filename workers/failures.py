@@ -27,7 +27,12 @@ class EndpointError(ExecutorError):
 
 
 def failed(error: BaseException, executor: str, exit_on: Collection[str] = ()) -> EndpointError:
-    """The error to raise for `error`, which came out of class `executor`. `exit_on`: names of exception classes, bare or dotted."""
+    """The error to raise for `error`, which came out of class `executor`. `exit_on`: names of exception classes, bare or dotted.
+
+    An `EndpointError` stays what it is: an executor that speaks for others (`streamflow.bridge`) has said what happened there.
+    """
+    if isinstance(error, EndpointError):
+        return error
     error.with_traceback(_from_user_code(error.__traceback__))
     names = {name for kind in type(error).__mro__ for name in (kind.__name__, f"{kind.__module__}.{kind.__qualname__}")}
     return EndpointError(_bounded(_status(error, executor)), exits=not names.isdisjoint(exit_on))

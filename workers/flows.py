@@ -1,4 +1,7 @@
-"""The flow's definitions that this worker knows, by version: a request is routed by the one it was accepted with."""
+"""The definitions that this worker knows, by version: a request is routed by the one it was accepted with.
+
+Its own flow's, and those of other flows that use it as an external executor.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from streamflow.broker.flow import Graph
 
 
 class Flows:
-    """Definitions of one flow. `graph(version)` never waits: `learn` it first when `knows` says no."""
+    """Definitions by version. `graph(version)` never waits: `learn` it first when `knows` says no."""
 
     def __init__(self, bus: Bus, flow: str) -> None:
         self._bus = bus
@@ -24,10 +27,10 @@ class Flows:
     def knows(self, version: str) -> bool:
         return version in self._graphs
 
-    async def learn(self, version: str) -> None:
-        """Fetch a definition that is new here. Raises `NotFound`, `Unavailable`."""
+    async def learn(self, version: str, flow: str = "") -> None:
+        """Fetch a definition of `flow` (default: the own one) that is new here. Raises `NotFound`, `Unavailable`."""
         if version not in self._graphs:
-            self._graphs[version] = await bucket.load_graph(self._bus, self._flow, version)
+            self._graphs[version] = await bucket.load_graph(self._bus, flow or self._flow, version)
 
     def graph(self, version: str) -> Graph:
         return self._graphs[version]

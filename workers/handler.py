@@ -21,17 +21,18 @@ from streamflow.broker.errors import OK, InvalidInput, Overloaded, Status, Strea
 from streamflow.broker.flow import GATEWAY, Graph
 from streamflow.broker.pull import Delivery
 from streamflow.broker.replies import ReplySender
-from streamflow.broker.routing import Kind, Step, next_steps
+from streamflow.broker.routing import Kind, Step, carries_all, next_steps
 
 from .batch_runner import runner_for
 from .flows import Flows
 from .invoke import Invoker
-from .jobs import ANY, Dropped, Failure, Job, Outcome, Output
+from .jobs import ANY, Dropped, Failure, Job, Outcome, Output, Paused
 from .keepalive import Keepalive
-from .outbox import RETRY_S, Outbox
+from .outbox import RETRY_S, Done, Outbox
 from .policy import Settle, judge, too_deadly, undecodable
 from .process import Processor
 from .reducer import Reducer
+from .streaming import Streams
 from .suspects import Suspects
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Handler:
         *,
         max_deliver: int,
         on_time: Callable[[float, int], None],
+        on_waiting: Callable[[int], None],
         on_fatal: Callable[[str], None],
     ) -> None:
         self._me = identity
@@ -79,9 +81,11 @@ class Handler:
         self._reducer = Reducer(bus)
         self._processor = Processor(invoker, identity.executor, identity.replica)
         self._runner = runner_for(invoker, self._processor, self._finish, f"executor {identity.executor}")
+        self._streams = Streams(bus, self._processor, self._send_part, self._runner.submit, on_waiting)
         self._suspects = Suspects(bus, identity.flow, identity.executor)
         self._tasks: set[asyncio.Task[None]] = set()
         self._jobs: dict[str, Job] = {}
+        self._suspect_turn = asyncio.Lock()
         self._cancelled: OrderedDict[str, None] = OrderedDict()
 
     def idle(self) -> bool:
@@ -91,7 +95,11 @@ class Handler:
         """Nothing new will come: batches do not wait to be filled."""
         self._runner.hurry()
 
+    async def start(self) -> None:
+        await self._streams.start()
+
     def stop(self) -> None:
+        self._streams.stop()
         self._runner.stop()
 
     # in
@@ -112,37 +120,70 @@ class Handler:
 
     async def _prepare(self, delivery: Delivery, envelope: Envelope) -> None:
         """The rare ways in: a body that lies elsewhere, a redelivery, a definition of the flow that is new here."""
+        if delivery.attempt == 1:
+            await self._learn_and_start(delivery, envelope)
+            return
+        async with self._suspect_turn:  # one at a time, so that a death blames the one that ran
+            job = await self._learn_and_start(delivery, envelope)
+            if job is not None:
+                await job.over.wait()
+
+    async def _learn_and_start(self, delivery: Delivery, envelope: Envelope) -> Job | None:
         claim = envelope.claim
         try:
-            await self._flows.learn(envelope.flow_version)
-            if delivery.attempt > 1:
-                starts = await self._suspects.mark(envelope)
-                if starts >= self._max_deliver:
-                    self._settle(Job(delivery, envelope, None, COLUMNS), too_deadly(starts, self._me.executor))
-                    await self._suspects.clear(envelope)
-                    return
+            await self._flows.learn(envelope.flow_version, envelope.flow)
             whole = await blobs.check_out(self._bus, envelope) if claim is not None else envelope
+            starts = await self._suspects.mark(envelope) if delivery.attempt > 1 else 0
+        except Unavailable as error:
+            log.warning("request %s: %s; it will come again", envelope.request_id, error)
+            self._keepalive.release(delivery.ack_subject)
+            delivery.nak(delay_s=RETRY_S)
+            return None
         except StreamflowError as error:
-            if isinstance(error, Unavailable):
-                log.warning("request %s: %s; it will come again", envelope.request_id, error)
-                self._keepalive.release(delivery.ack_subject)
-                delivery.nak(delay_s=RETRY_S)
-                return
             self._settle(Job(delivery, envelope, None, COLUMNS), Failure(Status.of(error, executor=self._me.executor)))
-            return
-        self._start(delivery, whole._replace(claim=claim))
+            return None
+        if starts >= self._max_deliver:
+            self._settle(Job(delivery, envelope, None, COLUMNS), too_deadly(starts, self._me.executor))
+            return None
+        return self._start(delivery, whole._replace(claim=claim))
 
-    def _start(self, delivery: Delivery, envelope: Envelope) -> None:
-        spec = None if envelope.part else self._invoker.resolve(envelope.endpoint)
+    def _start(self, delivery: Delivery, envelope: Envelope) -> Job:
+        spec = None if envelope.part or envelope.missing else self._invoker.resolve(envelope.endpoint)
         job = Job(delivery, envelope, spec, self._form_of_output(envelope))
         if envelope.request_id in self._cancelled:
             self._settle(job, Dropped())
-            return
+            return job
+        if envelope.missing:
+            self._spawn(self._complete_partial(job))
+            return job
         self._jobs[delivery.ack_subject] = job
-        if spec is not None and spec.is_async and spec.batching is None:
+        if envelope.stream and envelope.position >= 0 and envelope.final:
+            self._finish(job, Output())  # the end of a stream: nothing to run
+        elif self._opens_stream(job):
+            job.stream = self._streams.open(job)
+            self._spawn(self._resume(job)) if delivery.attempt > 1 else self._run(job)
+        else:
+            self._run(job)
+        return job
+
+    def _run(self, job: Job) -> None:
+        if job.spec is not None and job.spec.is_async and job.spec.batching is None:
             job.task = self._spawn(self._run_async(job))
         else:
             self._runner.submit(job)
+
+    def _opens_stream(self, job: Job) -> bool:
+        """Whether the client gets what this endpoint yields one by one. Within a stream, or beside other branches, it is collected."""
+        envelope = job.envelope
+        if job.spec is None or not job.spec.is_generator or not envelope.stream or envelope.position >= 0 or not envelope.reply:
+            return False
+        graph = self._flows.graph(envelope.flow_version)
+        return carries_all(graph, envelope.hop, envelope.endpoint, envelope.target_executor)
+
+    async def _resume(self, job: Job) -> None:
+        assert job.stream is not None
+        await job.stream.learn()
+        self._run(job)
 
     def _form_of_output(self, envelope: Envelope) -> str:
         """What the next reader wants: the client's own form when this is the last hop, else columns."""
@@ -166,9 +207,15 @@ class Handler:
     # out
 
     def _finish(self, job: Job, outcome: Outcome) -> None:
-        """The endpoint ended, with an output or an error."""
+        """The endpoint ended, with an output or an error; or it is a generator that waits for its reader."""
+        stream = job.stream
+        if stream is not None and isinstance(outcome, Paused):
+            stream.park()
+            return
+        if stream is not None:
+            self._streams.close(stream)
         self._jobs.pop(job.delivery.ack_subject, None)
-        self._on_time(job.ended - job.started, self._runner.ahead)
+        self._on_time(stream.busy_s if stream is not None else job.ended - job.started, self._runner.ahead)
         if job.cancelled:
             outcome = Dropped()
         self._settle(job, outcome)
@@ -185,7 +232,7 @@ class Handler:
                 self._replies.send(job.envelope.reply, encode(self._closed(job, verdict.answer)))
             if verdict.forward:
                 assert isinstance(outcome, Output)
-                self._forward(job, self._opened(job, outcome))
+                self._forward(job, self._opened(job, outcome), lambda error: self._posted(job, error))
                 return
         except (Unavailable, Overloaded) as error:
             log.debug("request %s waits for the broker: %s", job.envelope.request_id, error)
@@ -195,22 +242,51 @@ class Handler:
             log.error("request %s: its outcome cannot be sent: %s", job.envelope.request_id, error)
         self._done(job, verdict.settle)
 
-    def _forward(self, job: Job, envelope: Envelope) -> None:
-        """To the client on the last hop, else to every next hop and meeting place; the ack follows when the broker has all of it."""
+    def _send_part(self, job: Job, position: int, output: Output) -> None:
+        """One document of a stream, on its way by itself."""
+        assert job.stream is not None
+        job.stream.storing()
+        part = self._opened(job, output)._replace(position=position, final=False)
+        self._forward(job, part, lambda error: self._part_posted(job, position, error))
+
+    def _part_posted(self, job: Job, position: int, error: StreamflowError | None) -> None:
+        assert job.stream is not None
+        if error is not None:
+            failure = Failure(Status.of(error, executor=self._me.executor))
+            is_running = job.delivery.ack_subject in self._jobs
+            job.stream.end(failure, position)
+            if not is_running:
+                self._settle(job, failure)
+        job.stream.stored()
+
+    def _forward(self, job: Job, envelope: Envelope, done: Done) -> None:
+        """To the client on the last hop, else to every next hop and meeting place; `done` follows when the broker has all of it."""
         graph = self._flows.graph(envelope.flow_version)
         steps = self._steps(job.envelope)
         if any(step.meets for step in steps):
-            self._spawn(self._forward_parts(job, envelope, steps, graph))
+            self._spawn(self._forward_parts(envelope, steps, graph, done))
         else:
-            self._outbox.post(envelope, steps, graph, lambda error: self._posted(job, error))
+            self._outbox.post(envelope, steps, graph, done)
 
-    async def _forward_parts(self, job: Job, envelope: Envelope, steps: tuple[Step, ...], graph: Graph) -> None:
+    async def _forward_parts(self, envelope: Envelope, steps: tuple[Step, ...], graph: Graph, done: Done) -> None:
         try:
             await self._post(envelope, steps, graph)
         except StreamflowError as error:
-            self._posted(job, error)
+            done(error)
         else:
-            self._posted(job, None)
+            done(None)
+
+    async def _complete_partial(self, job: Job) -> None:
+        """The deadline is near and not all parts came: go on with those that did, if nobody has."""
+        graph = self._flows.graph(job.envelope.flow_version)
+        try:
+            completed = await self._reducer.complete_without(job.envelope, graph)
+            if completed is not None:
+                await self._post(completed.envelope, completed.steps, graph)
+                self._reducer.clear(completed)
+        except StreamflowError as error:
+            log.warning("request %s: no partial answer: %s", job.envelope.request_id, error)
+        self._done(job, Settle.ACK)
 
     async def _post(self, envelope: Envelope, steps: tuple[Step, ...], graph: Graph) -> None:
         """Post `steps`, bringing parts to where they meet; what is completed there goes on in the same way."""
@@ -221,7 +297,7 @@ class Handler:
             completed = await self._reducer.arrive(envelope, step, graph) if step.meets else None
             if completed is not None:
                 await self._post(completed.envelope, completed.steps, graph)
-                await self._reducer.clear(completed)
+                self._reducer.clear(completed)
 
     def _posted(self, job: Job, error: StreamflowError | None) -> None:
         """The broker has the result, or will never take it, which is an answer too."""
@@ -231,14 +307,19 @@ class Handler:
             self._settle(job, Failure(Status.of(error, executor=self._me.executor)))
 
     def _done(self, job: Job, settle: Settle) -> None:
+        if job.stream is not None and job.stream.defer(lambda: self._done(job, settle)):
+            return
         delivery = job.delivery
         self._keepalive.release(delivery.ack_subject)
+        if settle is Settle.LEAVE:
+            delivery.leave()
+            return
         if settle is Settle.ACK:
             delivery.ack()
         else:
             delivery.term()
         if job.envelope.claim is not None:
-            self._spawn(blobs.discard(self._bus, self._me.flow, job.envelope.claim))
+            self._spawn(blobs.discard(self._bus, job.envelope.flow, job.envelope.claim))
         if delivery.attempt > 1:
             self._spawn(self._suspects.clear(job.envelope))
 
@@ -285,16 +366,16 @@ class Handler:
             parameters=envelope.parameters if output.parameters is None else output.parameters,
             results=envelope.results if output.results is None else output.results,
             trail=self._trail(job),
-            attempt=job.delivery.attempt,
             claim=None,
             status=OK,
+            pieces=(len(output.body),) if envelope.stream and output.documents == 1 else (),
+            **_place(job),
         )
 
     def _closed(self, job: Job, status: Status) -> Envelope:
-        """The answer that says `status`; the documents stay behind."""
-        return job.envelope._replace(
-            body=b"", content_type="", hop="", status=status, trail=self._trail(job), attempt=job.delivery.attempt, claim=None
-        )
+        """The answer that says `status`; the documents stay behind. It is the last part where it stands in a stream."""
+        place = {**_place(job), "final": True}
+        return job.envelope._replace(body=b"", content_type="", hop="", status=status, trail=self._trail(job), claim=None, **place)
 
     # cancel and tasks
 
@@ -305,7 +386,9 @@ class Handler:
             self._cancelled.popitem(last=False)
         for job in [job for job in self._jobs.values() if job.envelope.request_id == request_id]:
             job.cancelled = True
-            if job.task is not None:
+            if job.stream is not None:
+                job.stream.hurry()
+            elif job.task is not None:
                 job.task.cancel()
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -318,3 +401,12 @@ class Handler:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a delivery was left to its redelivery", exc_info=task.exception())
+
+
+def _place(job: Job) -> dict[str, Any]:
+    """Position and attempt of what goes out: those of the stream that `job` opened, or of the one that it is a part of."""
+    stream, envelope = job.stream, job.envelope
+    if stream is not None:
+        position = stream.position if stream.failed_at is None else stream.failed_at
+        return {"position": position, "source": stream.source, "attempt": job.delivery.attempt}
+    return {} if envelope.position >= 0 else {"attempt": job.delivery.attempt}

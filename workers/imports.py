@@ -37,11 +37,11 @@ def import_file(path: Path) -> ModuleType:
     home = path.parent.parent if is_package else path.parent
     name = re.sub(r"\W", "_", path.parent.name if is_package else path.stem)
     _add_to_path(home)
-    for module in [sys.modules.get(name), *sys.modules.values()]:
-        if getattr(module, "__file__", None) == str(path):
-            return module  # type: ignore[return-value]
+    of_its_own = f"{name}_{sha256(str(path).encode()).hexdigest()[:8]}"
+    if (module := _loaded(path, name, of_its_own, _dotted(path), "__main__")) is not None:
+        return module
     if name in sys.modules or not _finds(name, path):  # two folders may both have an `executor` package
-        name = f"{name}_{sha256(str(path).encode()).hexdigest()[:8]}"
+        name = of_its_own
     return _execute(name, path, is_package)
 
 
@@ -64,6 +64,25 @@ def _import(name: str, folders: Sequence[Path], where: str) -> ModuleType:
     if re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*", name) and not name.endswith(".py"):
         return import_named(name, folders)
     raise FlowError(f"{where}: no file {name!r} in {', '.join(dict.fromkeys(map(str, folders)))}")
+
+
+def _loaded(path: Path, *names: str) -> ModuleType | None:
+    """The module of `path` if it is loaded under one of `names`.
+
+    Only those that it can have: a look at each of `sys.modules` would give a forked worker its own copy of pages that it shares.
+    """
+    modules = (sys.modules.get(name) for name in names)
+    return next((module for module in modules if module is not None and getattr(module, "__file__", None) == str(path)), None)
+
+
+def _dotted(path: Path) -> str:
+    """The name by which `path` is imported from the folder in which its outermost package lies."""
+    parts = [] if path.name == "__init__.py" else [path.stem]
+    folder = path.parent
+    while (folder / "__init__.py").is_file() and folder != folder.parent:
+        parts.append(folder.name)
+        folder = folder.parent
+    return ".".join(reversed(parts))
 
 
 def _execute(name: str, path: Path, is_package: bool) -> ModuleType:

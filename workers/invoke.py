@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from time import time
@@ -40,6 +40,7 @@ class Context:
     attempt: int = 1  # 1 = first delivery
     deadline: float = 0.0  # Unix seconds, 0.0 = none
     fencing_token: int = 0  # grows with every delivery of this executor's queue: refuse writes that carry a smaller one
+    endpoint: str = ""  # as the client asked for it, which a fallback cannot know otherwise
 
     def remaining_s(self) -> float | None:
         """Seconds until the deadline (negative when it has passed), None when there is none."""
@@ -113,7 +114,7 @@ class Invoker:
 
     def stream(
         self, spec: EndpointSpec, doc: BaseDoc, parameters: Mapping[str, Any] = NO_PARAMETERS, extras: Extras = NO_EXTRAS
-    ) -> Iterator[BaseDoc]:
+    ) -> Generator[BaseDoc, None, None]:
         """The documents that a sync generator endpoint yields for one document. Closing the iterator closes the endpoint's."""
         with closing(self._run(spec, self._stream_arguments(spec, doc, parameters, extras))) as items:
             while True:
@@ -130,7 +131,7 @@ class Invoker:
 
     async def astream(
         self, spec: EndpointSpec, doc: BaseDoc, parameters: Mapping[str, Any] = NO_PARAMETERS, extras: Extras = NO_EXTRAS
-    ) -> AsyncIterator[BaseDoc]:
+    ) -> AsyncGenerator[BaseDoc, None]:
         """`stream` for async generator endpoints. A sync one runs too, and blocks the event loop between its documents."""
         if not spec.is_async:
             for item in self.stream(spec, doc, parameters, extras):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamflow.broker.envelope import EMPTY, Envelope
 from streamflow.broker.errors import Status
@@ -16,6 +16,8 @@ from streamflow.broker.pull import Delivery
 
 from .endpoints import EndpointSpec
 
+if TYPE_CHECKING:
+    from .streaming import Stream
 ANY = "*"  # one executor follows: it reads columns as well as a body that passes through untouched
 
 
@@ -30,8 +32,10 @@ class Job:
     started: float = field(default_factory=time.time)  # Unix seconds; set anew when the endpoint really starts
     ended: float = 0.0  # Unix seconds at which the endpoint had ended, before anybody waited for the loop
     cancelled: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # set when the delivery is settled
     task: asyncio.Task[None] | None = None
     branches: dict[str, Any] | None = None  # DocList by branch, where branches met unmerged
+    stream: Stream | None = None  # the client wants what the generator yields as it comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,7 @@ class Output:
     content_type: str = EMPTY
     parameters: dict[str, Any] | None = None
     results: dict[str, Any] | None = None
+    documents: int = -1  # in the body; -1 = not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,4 +69,14 @@ class Dropped:
     """Nobody wants it any more and nobody is told: a cancelled request."""
 
 
-Outcome = Output | Failure | GivenUp | Dropped
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The delivery is another worker's by now: it settles it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """No outcome yet: a generator that waits for its reader."""
+
+
+Outcome = Output | Failure | GivenUp | Dropped | Abandoned | Paused

@@ -13,7 +13,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from streamflow.broker.errors import FlowError, RuntimeFailToStart
-from streamflow.broker.yaml_tree import INLINE, Tree, parse, read
+from streamflow.broker.yaml_tree import Tree, from_data, parse, read
+from streamflow.broker.yaml_variables import resolve
 
 from .decorators import suggest
 from .executor import BaseExecutor, Executor, registered
@@ -43,7 +44,7 @@ class Definition:
     py_modules: tuple[str, ...] = ()
     workspace: str | None = None
     folders: tuple[Path, ...] = ()  # where its files are looked for, in order
-    tree: Tree = NO_TREE  # for errors: file and line
+    tree: Tree = field(default_factory=lambda: NO_TREE)  # for errors: file and line
 
 
 def load_executor(
@@ -58,14 +59,16 @@ def load_executor(
     workspace: str | PathLike[str] | None = None,
     base_dir: str | PathLike[str] | None = None,
     extra_search_paths: Sequence[str | PathLike[str]] = (),
+    context: Mapping[str, Any] | None = None,
 ) -> Executor:
     """The executor that `uses` names, constructed. The `uses_*` arguments win over what its file says, key by key.
 
     Relative paths of a YAML file are looked for beside it, then in `base_dir` (default: the current folder) and `extra_search_paths`.
+    `${{ ENV.X }}` in YAML is of this process, `${{ CONTEXT.x }}` of `context`.
     Raises `FlowError` for a definition that cannot work, `RuntimeFailToStart` when importing or constructing raised.
     """
     folders = tuple(Path(folder).expanduser().resolve() for folder in (base_dir or Path.cwd(), *extra_search_paths))
-    found = define(uses, folders)
+    found = define(uses, folders, context)
     definition = replace(
         found,
         arguments=found.arguments | dict(uses_with or {}),
@@ -77,8 +80,11 @@ def load_executor(
     return _construct(find_class(definition), definition, runtime_args, workspace)
 
 
-def define(uses: Any, folders: Sequence[Path]) -> Definition:
-    """What `uses` says, nothing imported yet. Raises `FlowError`, with file and line where there is a file."""
+def define(uses: Any, folders: Sequence[Path], context: Mapping[str, Any] | None = None) -> Definition:
+    """What `uses` says, nothing imported yet. Raises `FlowError`, with file and line where there is a file.
+
+    A mapping is taken as it is: the flow file that it stood in has had its variables put in.
+    """
     if hasattr(uses, "read"):
         uses = uses.read()
     if isinstance(uses, PathLike):
@@ -86,9 +92,9 @@ def define(uses: Any, folders: Sequence[Path]) -> Definition:
     if isinstance(uses, type):
         return Definition(uses, folders=tuple(folders))
     if isinstance(uses, Mapping):
-        return _from_tree(Tree(dict(uses), "uses"), folders)
+        return _from_tree(from_data(uses, "uses"), folders)
     if uses is None or isinstance(uses, str):
-        return _from_text((uses or "").strip(), folders)
+        return _from_text((uses or "").strip(), folders, context or {})
     raise FlowError(f"uses: {uses!r} is no class, text or mapping")
 
 
@@ -104,18 +110,18 @@ def find_class(definition: Definition) -> type[Executor]:
     return found
 
 
-def _from_text(uses: str, folders: Sequence[Path]) -> Definition:
+def _from_text(uses: str, folders: Sequence[Path], context: Mapping[str, Any]) -> Definition:
     scheme = re.match(r"([a-z]+)[a-z+]*://", uses)
     if scheme:
         advice = _SCHEMES.get(scheme[1].removesuffix("s"), "not a form of `uses`")
         raise FlowError(f"uses: {uses}: {advice}")
     if "\n" in uses or uses.startswith(("{", "!")) or re.match(r"jtype\s*:", uses):
-        return _from_tree(parse(uses, INLINE), folders)
+        return _from_tree(resolve(parse(uses), context), folders)
     path = find_file(uses, folders) if uses else None
     if path and path.is_dir() and (path / CONFIG).is_file():
         path = path / CONFIG
     if path and path.is_file() and path.suffix in _SUFFIXES:
-        return _from_tree(read(path), (path.parent, *folders))
+        return _from_tree(resolve(read(path), context), (path.parent, *folders))
     if path and path.is_dir() and not uses.isidentifier():
         raise FlowError(f"uses: no {CONFIG} in {path}")
     if uses.endswith(_SUFFIXES) or "/" in uses or "\\" in uses:

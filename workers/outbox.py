@@ -35,14 +35,20 @@ class Outbox:
     def post(self, envelope: Envelope, steps: tuple[Step, ...], graph: Graph, done: Done) -> None:
         """Send `envelope` on all `steps` (WORK, ALL and a whole ANSWER; parts are the reducer's).
 
-        `done(None)` follows when the broker has everything, `done(error)` when it will never take it (`TooLarge`).
+        `done(None)` follows when the broker has everything, `done(error)` when it will never take it (`TooLarge`, or a
+        form that cannot hold the documents).
         """
         if len(envelope.body) > self._bus.settings.inline_bytes:
             self._spawn(self._post_large(envelope, steps, graph, done))
             return
         stores = [step for step in steps if step.kind is not Kind.ANSWER]
         if len(stores) < len(steps):
-            self._answer(_in_the_clients_form(envelope), done if not stores else None)
+            try:
+                answer = _in_the_clients_form(envelope)
+            except StreamflowError as error:
+                done(error)
+                return
+            self._answer(answer, done if not stores else None)
         if not steps:
             done(None)
         left = _Countdown(len(stores), done)
@@ -60,7 +66,7 @@ class Outbox:
         left = _Countdown(len(steps), done)
         for step in steps:
             try:
-                stored = await self._checked_in(envelope)
+                stored = await self._checked_in(_in_the_clients_form(envelope) if step.kind is Kind.ANSWER else envelope)
             except StreamflowError as error:
                 left(error)
                 continue
@@ -114,10 +120,16 @@ class _Countdown:
 
 
 def _in_the_clients_form(envelope: Envelope) -> Envelope:
-    """Where an answer and copies for floating executors go out together, the body is columns."""
-    if envelope.content_type in (envelope.accept, EMPTY):
+    """Where an answer and copies for floating executors go out together, the body is columns. Part of a stream: one body a document."""
+    if envelope.claim is not None or envelope.content_type == EMPTY:
         return envelope
-    return envelope._replace(body=codec.transcode(envelope.body, envelope.content_type, envelope.accept), content_type=envelope.accept)
+    if envelope.content_type != envelope.accept:
+        body = codec.transcode(envelope.body, envelope.content_type, envelope.accept)
+        envelope = envelope._replace(body=body, content_type=envelope.accept, pieces=())
+    if not envelope.stream or envelope.pieces:
+        return envelope
+    bodies = codec.split(envelope.body, envelope.content_type)
+    return envelope._replace(body=b"".join(bodies), pieces=tuple(map(len, bodies)))
 
 
 def _addressed(envelope: Envelope, step: Step, graph: Graph) -> tuple[str, str, bytes]:
@@ -129,4 +141,4 @@ def _addressed(envelope: Envelope, step: Step, graph: Graph) -> tuple[str, str, 
     else:
         subject = subjects.work(flow, executor, envelope.lane, envelope.request_id)
     target = envelope._replace(hop=step.executor, part=step.part, expected=step.expected, reply="" if step.floating else envelope.reply)
-    return subject, subjects.message_id(envelope.request_id, step.executor, step.part, envelope.run), encode(target)
+    return subject, subjects.message_id(envelope.ticket, step.executor, step.part, envelope.run), encode(target)

@@ -11,12 +11,13 @@ from enum import Enum
 
 from streamflow.broker.errors import Code, Status
 
-from .jobs import Dropped, Failure, GivenUp, Outcome, Output
+from .jobs import Abandoned, Dropped, Failure, GivenUp, Outcome, Output, Paused
 
 
 class Settle(Enum):
     ACK = "ack"
     TERM = "term"
+    LEAVE = "leave"  # to the worker that has it now
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,10 @@ def judge(outcome: Outcome) -> Verdict:
             return Verdict(Settle.TERM, answer=status, dead=status)
         case Dropped():
             return Verdict(Settle.ACK)
+        case Abandoned():
+            return Verdict(Settle.LEAVE)
+        case Paused():
+            raise AssertionError("a paused job has no outcome to judge")
 
 
 def late(endpoint: str, executor: str, late_s: float) -> Failure:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, closing
 from typing import Any
 
 import orjson
@@ -39,7 +41,7 @@ class Processor:
         self._replica = replica
 
     def run(self, job: Job) -> Outcome:
-        outcome = self._run(job)
+        outcome = self._run(job) if job.stream is None else job.stream.advance()
         job.ended = time.time()
         return outcome
 
@@ -57,7 +59,7 @@ class Processor:
             return self.failure(error, job)
 
     async def run_async(self, job: Job) -> Outcome:
-        outcome = await self._run_async(job)
+        outcome = await (self._run_async(job) if job.stream is None else job.stream.run())
         job.ended = time.time()
         return outcome
 
@@ -72,6 +74,26 @@ class Processor:
             return self.encode(job, decoded, parameters, result)
         except Exception as error:
             return self.failure(error, job)
+
+    def parts(self, job: Job) -> Generator[Output, None, None]:
+        """What a sync generator endpoint yields, one document each. Raises as it does; closing this closes it."""
+        assert job.spec is not None
+        decoded, parameters = self.decode(job)
+        own, extras = self.own(parameters), self.extras(job)
+        for doc in decoded.docs:
+            with closing(self._invoker.stream(job.spec, doc, own, extras)) as items:
+                for item in items:
+                    yield self.encode(job, decoded, parameters, CallResult([item]))
+
+    async def parts_async(self, job: Job) -> AsyncGenerator[Output, None]:
+        """`parts` for async generator endpoints."""
+        assert job.spec is not None
+        decoded, parameters = self.decode(job)
+        own, extras = self.own(parameters), self.extras(job)
+        for doc in decoded.docs:
+            async with aclosing(self._invoker.astream(job.spec, doc, own, extras)) as items:
+                async for item in items:
+                    yield self.encode(job, decoded, parameters, CallResult([item]))
 
     def start(self, job: Job) -> Outcome | None:
         """The outcome of what is not to run any more, None when it starts now."""
@@ -123,7 +145,9 @@ class Processor:
         envelope, delivery = job.envelope, job.delivery
         matrix = list(job.branches.values()) if job.branches else None
         return Extras(
-            matrix, job.branches, context=Context(envelope.request_id, delivery.attempt, envelope.deadline, delivery.fencing_token)
+            matrix,
+            job.branches,
+            context=Context(envelope.request_id, delivery.attempt, envelope.deadline, delivery.fencing_token, envelope.endpoint),
         )
 
     def encode(self, job: Job, decoded: codec.Decoded, parameters: dict[str, Any], result: CallResult) -> Output:
@@ -132,7 +156,7 @@ class Processor:
         content_type = COLUMNS if job.accept == ANY else job.accept
         body = codec.encode(result.docs, content_type, extra_columns=unknown)
         results = {**job.envelope.results, self._replica: result.results} if result.results is not None else None
-        return Output(body, content_type, parameters, results)
+        return Output(body, content_type, parameters, results, len(result.docs))
 
     def failure(self, error: Exception, job: Job) -> Failure:
         """The answer for whatever was raised on the way."""

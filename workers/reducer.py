@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from streamflow.broker import blobs, subjects
-from streamflow.broker.bus import Bus
+from streamflow.broker.bus import Bus, Found
 from streamflow.broker.codec import merge
 from streamflow.broker.envelope import COLUMNS, EMPTY, MATRIX, Envelope, Hop, decode, encode
-from streamflow.broker.errors import NotFound, StreamflowError, Unavailable
+from streamflow.broker.errors import Unavailable
 from streamflow.broker.flow import GATEWAY, Graph
 from streamflow.broker.routing import Kind, Step, after_join, next_steps, reduces
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.25
+INLINE_MERGE_BYTES = 32 * 1024  # larger ones are merged in a thread
+MISSING = "__missing__"  # in results: executor -> branches or shards that a partial answer lacks
 KINDS = {Kind.JOIN: "join", Kind.GATHER: "gather", Kind.ANSWER: "join"}
 
 
@@ -55,11 +58,26 @@ class Reducer:
             return None
         return await self._complete(part, step, graph, parts)
 
+    async def complete_without(self, order: Envelope, graph: Graph) -> Completed | None:
+        """The parts that wait at `order.hop`, completed without `order.missing` and marked so (allow_partial); None when they went on
+        meanwhile.
+
+        `order.part` is the kind, join or gather. Whoever completes publishes under the same message id, so only one of them goes on.
+        """
+        step = Step(Kind.GATHER if order.part == "gather" else Kind.JOIN, order.hop, expected=order.expected)
+        found = await self._look(order, step, step.expected)
+        parts = [decode(message) for each in found if each is not None for message in each[1:]]
+        if not parts or len(parts) == len(step.expected):
+            return None
+        completed = await self._complete(order, step, graph, parts)
+        marks = {**completed.envelope.results, MISSING: {order.hop: list(order.missing)}}
+        return replace(completed, envelope=completed.envelope._replace(results=marks))
+
     async def _store(self, part: Envelope, step: Step) -> int:
         if len(part.body) > self._bus.settings.inline_bytes:
             part = await blobs.check_in(self._bus, part)
-        subject = subjects.part(part.flow, step.executor, part.request_id, KINDS[step.kind], step.part)
-        message_id = subjects.message_id(part.request_id, f"{step.executor}.{KINDS[step.kind]}", step.part, part.run)
+        subject = subjects.part(part.flow, step.executor, part.ticket, KINDS[step.kind], step.part)
+        message_id = subjects.message_id(part.ticket, f"{step.executor}.{KINDS[step.kind]}", step.part, part.run)
         message = encode(part)
         while True:
             try:
@@ -70,46 +88,48 @@ class Reducer:
 
     async def _all_parts(self, part: Envelope, step: Step, mine: int) -> list[Envelope] | None:
         """Every part in merge order, or None when one is missing or another one came later than mine and completes."""
+        others = [name for name in step.expected if name != step.part]
         while True:
             try:
-                found = await asyncio.gather(*(self._look(part, step, name) for name in step.expected))
+                found = dict(zip(others, await self._look(part, step, others), strict=True))
                 break
             except Unavailable as error:
                 log.warning("request %s: cannot see the other parts: %s", part.request_id, error)
                 await asyncio.sleep(RETRY_S)
-        present = [each for each in found if each is not None]
-        if len(present) < len(found) or max(sequence for sequence, _ in present) > mine:
+        present = {name: each for name, each in found.items() if each is not None}
+        if len(present) < len(others) or any(sequence > mine for sequence, _ in present.values()):
             return None
-        return [decode(message) for _, message in present]
+        return [part if name == step.part else decode(present[name][1]) for name in step.expected]
 
-    async def _look(self, part: Envelope, step: Step, name: str) -> tuple[int, bytes] | None:
+    async def _look(self, part: Envelope, step: Step, names: Sequence[str]) -> list[Found]:
         stream = subjects.part_stream(part.flow, step.executor)
-        return await self._bus.last_message(stream, subjects.part(part.flow, step.executor, part.request_id, KINDS[step.kind], name))
+        wanted = [subjects.part(part.flow, step.executor, part.ticket, KINDS[step.kind], name) for name in names]
+        return await self._bus.last_messages(stream, wanted)
 
     async def _complete(self, mine: Envelope, step: Step, graph: Graph, parts: list[Envelope]) -> Completed:
-        whole = await asyncio.gather(*(self._with_body(part) for part in parts))
-        place_filter = subjects.part(mine.flow, step.executor, mine.request_id, KINDS[step.kind], "*")
+        whole = [await blobs.check_out(self._bus, part) if part.claim is not None else part for part in parts]
+        place_filter = subjects.part(mine.flow, step.executor, mine.ticket, KINDS[step.kind], "*")
         steps = self._steps_after(mine, step, graph)
         failed = next((part for part in parts if part.status.code != "OK"), None)
         if failed is not None:  # the client was told by the worker that failed; nobody goes on
             return Completed(failed._replace(body=b"", reply=""), (), mine.flow, place_filter)
-        merged = await asyncio.to_thread(merge_parts, whole, step, graph, steps)
+        if sum(len(part.body) for part in whole) <= INLINE_MERGE_BYTES:
+            merged = merge_parts(whole, step, graph, steps)
+        else:
+            merged = await asyncio.to_thread(merge_parts, whole, step, graph, steps)
         return Completed(merged, steps, mine.flow, place_filter)
-
-    async def _with_body(self, part: Envelope) -> Envelope:
-        return await blobs.check_out(self._bus, part) if part.claim is not None else part
 
     def _steps_after(self, mine: Envelope, step: Step, graph: Graph) -> tuple[Step, ...]:
         if step.kind is Kind.GATHER:
             return next_steps(graph, step.executor, mine.endpoint, mine.target_executor)
         return after_join(graph, step.executor, mine.endpoint, mine.target_executor)
 
-    async def clear(self, completed: Completed) -> None:
+    def clear(self, completed: Completed) -> None:
         """Remove the parts of a request that has gone on; what a failure leaves ends with the stream's `max_age`."""
         place = completed.parts_filter.split(".")[2]
         try:
-            await self._bus.api(f"STREAM.PURGE.{subjects.part_stream(completed.flow, place)}", {"filter": completed.parts_filter})
-        except (Unavailable, NotFound, StreamflowError) as error:
+            self._bus.tell_api(f"STREAM.PURGE.{subjects.part_stream(completed.flow, place)}", {"filter": completed.parts_filter})
+        except Unavailable as error:
             log.debug("parts are left to expire: %s", error)
 
 
@@ -128,9 +148,8 @@ def merge_parts(parts: list[Envelope], step: Step, graph: Graph, steps: tuple[St
     for part in parts:
         parameters |= part.parameters
         results |= part.results
-    return first._replace(
-        body=body, content_type=content_type, parameters=parameters, results=results, trail=_trail(parts), part="", expected=(), claim=None
-    )
+    merged = first._replace(body=body, content_type=content_type, pieces=(), claim=None)
+    return merged._replace(parameters=parameters, results=results, trail=_trail(parts), part="", expected=())
 
 
 def _trail(parts: list[Envelope]) -> tuple[Hop, ...]:

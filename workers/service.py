@@ -11,7 +11,7 @@ import os
 import platform
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -25,6 +25,7 @@ from streamflow.broker.pull import Pull
 from streamflow.broker.replies import ReplySender
 from streamflow.broker.settings import WorkerSettings
 
+from .batching import first_ahead
 from .executor import Executor
 from .flows import Flows
 from .handler import Handler, Identity
@@ -34,28 +35,38 @@ from .loader import load_executor
 
 log = logging.getLogger(__name__)
 
-Report = Callable[..., None]  # state (loading, waiting, ready, draining), what for
+Report = Callable[..., None]  # state (loading, waiting, ready, draining), what for; `endpoints` with ready
 AHEAD_S = 0.005
 MAX_AHEAD = 256
+MAX_LENT = 1000  # streams with slow readers that a worker keeps open beside its slots
 
 
-def run(settings: WorkerSettings, uses: Any = None, report: Report | None = None, base_dir: str | None = None) -> int:
-    """Serve until SIGTERM; the exit code says how it ended (`broker/lifecycle.py`).
+def run(
+    settings: WorkerSettings,
+    uses: Any = None,
+    report: Report | None = None,
+    base_dir: str | None = None,
+    extra_search_paths: Sequence[str] = (),
+) -> int:
+    """Serve until SIGTERM; the exit code says how it ended (`broker/exit_codes.py`).
 
-    `uses` replaces `settings.uses` where it is a class. Raises `RuntimeFailToStart`, `FlowError` (the executor), `Unavailable` (the
-    broker).
+    `uses` replaces `settings.uses` where it is a class. Files are looked for in `base_dir`, then in `extra_search_paths`.
+    Raises `RuntimeFailToStart`, `FlowError` (the executor), `Unavailable` (the broker).
     """
-    return lifecycle.run(lambda stop: Worker(settings, uses, report, base_dir).main(stop))
+    return lifecycle.run(lambda stop: Worker(settings, uses, report, base_dir, extra_search_paths).main(stop))
 
 
 class Worker:
     """One replica: `main` is its life."""
 
-    def __init__(self, settings: WorkerSettings, uses: Any, report: Report | None, base_dir: str | None) -> None:
+    def __init__(
+        self, settings: WorkerSettings, uses: Any, report: Report | None, base_dir: str | None, extra_search_paths: Sequence[str] = ()
+    ) -> None:
         self._settings = settings
         self._uses = uses if uses is not None else settings.uses
-        self._report = report or (lambda state, message: log.info("%s %s", state, message))
+        self._report = report or (lambda state, message, **_facts: log.info("%s %s", state, message))
         self._base_dir = base_dir
+        self._extra_search_paths = extra_search_paths
         self._state = State.STARTING
 
     async def main(self, stop: Stop) -> int:
@@ -80,6 +91,7 @@ class Worker:
             runtime_args={"name": settings.name, "replica": settings.replica, "shard_id": settings.shard, "flow": settings.flow},
             workspace=settings.workspace,
             base_dir=self._base_dir,
+            extra_search_paths=self._extra_search_paths,
         )
         warmup = getattr(executor, "warmup", None)
         if warmup is not None:
@@ -137,13 +149,16 @@ class Worker:
         replies = ReplySender(bus)
         await replies.start()
         keepalive = Keepalive(settings, f"worker {self._name}", node.ack_wait_s or settings.ack_wait_s, self._beat)
-        pace = Pace(settings.concurrency, any(spec.is_async for spec in self._invoker.endpoints.values()))
+        specs = self._invoker.endpoints.values()
+        pace = Pace(settings.concurrency, any(spec.is_async for spec in specs), max(map(first_ahead, specs), default=0))
         handler = Handler(
             self._me, bus, flows, self._invoker, replies, keepalive,
             max_deliver=node.max_deliver or settings.max_deliver,
             on_time=pace.ended,
+            on_waiting=pace.lend,
             on_fatal=lambda reason: stop.set(reason, lifecycle.FAILED),
         )  # fmt: skip
+        await handler.start()
         pulls = [Pull(bus, stream, durable, handler.accept, capacity=pace.capacity) for stream, durable in self._sources(node)]
         pace.bind(pulls)
         await bus.listen(
@@ -154,7 +169,7 @@ class Worker:
         keepalive.start()
         await asyncio.gather(*(pull.start() for pull in pulls))
         self._announce(bus, State.READY)
-        self._report("ready", "")
+        self._report("ready", "", endpoints=[asdict(info) for info in self._endpoints])
         await stop.wait()
         await self._drain(bus, pulls, handler, keepalive, stop)
         return stop.code
@@ -164,6 +179,7 @@ class Worker:
         self._report("draining", stop.reason)
         self._announce(bus, State.DRAINING)
         await asyncio.gather(*(pull.stop() for pull in pulls))
+        handler.hurry()
         limit = time.monotonic() + self._settings.drain_s
         while (_held(pulls) or not handler.idle()) and time.monotonic() < limit:
             await asyncio.sleep(0.01)
@@ -196,11 +212,14 @@ class Worker:
 class Pace:
     """How many deliveries to hold: the free slots, plus about 5 ms of work ahead when the handler is fast.
 
-    Holding more than that hoards: a slow replica would sit on requests that a fast one could run.
+    Holding more than that hoards: a slow replica would sit on requests that a fast one could run. Where endpoints batch, it is at least
+    what fills two batches.
     """
 
-    def __init__(self, concurrency: int, has_async: bool) -> None:
+    def __init__(self, concurrency: int, has_async: bool, ahead: int = 0) -> None:
         self._slots = concurrency if has_async else 1
+        self._ahead = ahead
+        self._lent = 0
         self._mean_s = AHEAD_S
         self._pulls: list[Pull] = []
 
@@ -209,11 +228,20 @@ class Pace:
 
     @property
     def capacity(self) -> int:
-        return self._slots + min(MAX_AHEAD, int(AHEAD_S / max(self._mean_s, 1e-6)))
+        return self._slots + max(self._ahead, min(MAX_AHEAD, int(AHEAD_S / max(self._mean_s, 1e-6)))) + min(self._lent, MAX_LENT)
 
-    def ended(self, seconds: float) -> None:
-        """One job took `seconds` from its start."""
+    def ended(self, seconds: float, ahead: int = 0) -> None:
+        """One job took `seconds` from its start; `ahead` jobs should wait behind it whatever that means."""
         self._mean_s += 0.1 * (seconds - self._mean_s)
+        self._ahead = ahead
+        self._apply()
+
+    def lend(self, jobs: int) -> None:
+        """So many more (or, negative, fewer) of the jobs that are held wait for a slow client and need no slot."""
+        self._lent += jobs
+        self._apply()
+
+    def _apply(self) -> None:
         for pull in self._pulls:
             pull.set_capacity(self.capacity)
 

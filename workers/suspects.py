@@ -36,4 +36,4 @@ class Suspects:
             return
 
     def _key(self, envelope: Envelope) -> str:
-        return f"started.{self._executor}.{subjects.digest(envelope.request_id + envelope.part)}"
+        return f"started.{self._executor}.{subjects.digest(envelope.ticket + envelope.part)}"

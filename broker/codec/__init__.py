@@ -1,4 +1,4 @@
-"""Documents as bytes and back, in every form that travels: `encode`, `decode`, `transcode`.
+"""Documents as bytes and back, in every form that travels: `encode`, `decode`, `transcode`, `split`.
 
 | content type | body |
 |---|---|
@@ -24,7 +24,7 @@ from .limits import MAX_BODY_BYTES, MAX_DEPTH, MAX_DIMS, MAX_DOCUMENTS, check_si
 if TYPE_CHECKING:
     from docarray.base_doc.doc import BaseDocWithoutId
 
-__all__ = ["MAX_BODY_BYTES", "MAX_DEPTH", "MAX_DIMS", "MAX_DOCUMENTS", "Decoded", "decode", "encode", "transcode"]
+__all__ = ["MAX_BODY_BYTES", "MAX_DEPTH", "MAX_DIMS", "MAX_DOCUMENTS", "Decoded", "decode", "encode", "split", "transcode"]
 
 _CONTENT_TYPES = frozenset((COLUMNS, EMPTY, JSON, PROTOBUF))
 
@@ -74,6 +74,13 @@ def transcode(body: bytes | memoryview, content_type: str, accept: str) -> bytes
         return bytes(body)
     made: bytes = _forms().transcode(body, content_type, accept)
     return made
+
+
+def split(body: bytes | memoryview, content_type: str) -> list[bytes]:
+    """One body for each document of an answer, in the same form and order; one document is `body` as it is. Raises `InvalidInput`."""
+    check_size(body)
+    bodies: list[bytes] = _forms().split(body, _known(content_type))
+    return bodies
 
 
 @functools.cache

@@ -61,6 +61,12 @@ def transcode(body: bytes | memoryview, content_type: str, accept: str) -> bytes
     return dump_rows(load_rows(body, content_type), accept)
 
 
+def split(body: bytes | memoryview, content_type: str) -> list[bytes]:
+    """See `codec.split`."""
+    rows = load_rows(body, content_type)
+    return [bytes(body)] if len(rows) == 1 else [dump_rows([row], content_type) for row in rows]
+
+
 def load_rows(body: bytes | memoryview, content_type: str) -> list[Any]:
     """The documents in `body` as rows, without any class. Raises `InvalidInput`."""
     try:

@@ -7,6 +7,7 @@ docarray has had no release since 2025-03. Each repair asks first whether the fa
 | Python >= 3.12: a field `DocList[X]` raises at class creation: typing subscripts the finished alias again | that gives the alias |
 | numpy >= 2: `DocVec` of numpy tensors raises, since arrays have a `device` ("cpu") now | "cpu" is no device |
 | `AnyTensor[128]`, `AnyEmbedding[128]`, `ImageTensor[..]` raise "metaclass conflict" | the metaclass derives from ABCMeta |
+| the JSON schema of a tensor with a named dimension, `NdArray["x", 3]`, raises | it is one without an example |
 | a number given to an `NdArray` field makes an array of that many uninitialised numbers | it makes a 0-d tensor |
 | a value that no tensor can be made of is printed to stdout | it is not |
 | about 30 pydantic deprecation warnings at import and use | hidden, for docarray's own modules only |
@@ -46,7 +47,7 @@ def apply() -> None:
         if id(docarray) not in _applied:
             _applied.add(id(docarray))
             hide_warnings()
-            for repair in (_containers, _numpy_device, _tensor_metaclass, _tensor_from_number, _silent_tensor):
+            for repair in (_containers, _numpy_device, _tensor_metaclass, _tensor_schema, _tensor_from_number, _silent_tensor):
                 repair()
 
 
@@ -149,6 +150,27 @@ def _tensor_metaclass() -> None:
         by_shape: Any = AbstractTensor.__parametrized_meta__
         # NdArray and TorchTensor bring a metaclass like this one, the union types were forgotten
         AbstractTensor.__parametrized_meta__ = type(by_shape.__name__, (by_shape, ABCMeta), {})
+
+
+def _tensor_schema() -> None:
+    from docarray.typing import NdArray
+    from docarray.typing.tensor.abstract_tensor import AbstractTensor
+
+    kind: Any = AbstractTensor
+    probe: Any = NdArray
+    try:
+        probe["x", 3].__get_pydantic_json_schema__({}, None)  # it looks at neither argument
+    except TypeError:
+        original = kind.__get_pydantic_json_schema__.__func__
+
+        def __get_pydantic_json_schema__(cls: Any, core_schema: Any, handler: Any) -> dict[str, Any]:
+            shape = cls.__docarray_target_shape__
+            if shape is None or all(isinstance(size, int) for size in shape):
+                return dict(original(cls, core_schema, handler))
+            text = f"[{', '.join(map(str, shape))}]"
+            return {"type": "array", "items": {"type": "number"}, "tensor/array shape": text}
+
+        kind.__get_pydantic_json_schema__ = classmethod(__get_pydantic_json_schema__)
 
 
 def _tensor_from_number() -> None:

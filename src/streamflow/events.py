@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from streamflow.broker.errors import Code, RuntimeFailToStart
+from streamflow.broker.errors import Code, FlowError, RuntimeFailToStart
 
 
 class Kind(StrEnum):
@@ -56,4 +56,9 @@ class StartFailed(RuntimeFailToStart):
     @classmethod
     def of(cls, event: Event) -> StartFailed:
         """The error that belongs to a `FAILED` event."""
-        return cls(event.text, cause=Code(event.facts.get("code", Code.INTERNAL)), detail=event.facts.get("detail", ""))
+        kind = Refused if event.facts.get("code") == Code.INVALID_ARGUMENT else cls
+        return kind(event.text, cause=Code(event.facts.get("code", Code.INTERNAL)), detail=event.facts.get("detail", ""))
+
+
+class Refused(StartFailed, FlowError):
+    """A local flow did not come up because its definition cannot work, as its workers found out (also a `FlowError`)."""

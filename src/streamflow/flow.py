@@ -11,9 +11,10 @@ from streamflow.broker.flow import Graph
 
 from .config.check import check_keywords
 from .config.definition import Definition
-from .config.load import Source, load_flow
+from .config.load import Source, executor_of, load_flow
 from .config.models import ExecutorArguments, FlowArguments
 from .config.save import flow_yaml
+from .deployment import Deployment
 from .orchestration import Orchestration
 
 
@@ -43,13 +44,15 @@ class Flow(Orchestration):
 
     def add(
         self,
+        deployment: Deployment | None = None,
+        /,
         *,
         uses: str | type | Mapping[str, Any] | None = None,
         name: str | None = None,
         needs: str | list[str] | tuple[str, ...] | None = None,
         **arguments: Any,
     ) -> Self:
-        """Add an executor and return the flow.
+        """Add an executor, or that of a `deployment` with `arguments` over its own, and return the flow.
 
         Without `needs` it follows the last executor that does not float; `needs="gateway"` starts a branch. `arguments` are those of Jina's
         `add`: replicas, shards, polling, when, floating, external, host, port, uses_with, uses_metas, uses_requests, uses_dynamic_batching,
@@ -58,7 +61,11 @@ class Flow(Orchestration):
         """
         keywords = _set({"uses": uses, "name": name, "needs": needs, **arguments})
         who = f"executors[{len(self._definition.executors)}]" + (f" {name!r}" if name else "")
+        if not isinstance(deployment, Deployment | None):
+            raise FlowError(f"{who}: add() takes a Deployment, or keywords: add(uses=...)")
         checked = check_keywords(ExecutorArguments, keywords, who).given()
+        if deployment is not None:
+            checked = executor_of(deployment.definition) | checked
         before = [dict(each) for each in self._definition.executors]
         self._definition.append(checked)
         try:

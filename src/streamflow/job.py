@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, Self, cast
+from typing import Any, Protocol, Self, cast
 
 from . import logs
 from .members import Place
@@ -32,13 +32,15 @@ class Broker(Protocol):
 class Plan:
     """The processes of one flow. `early` and `late` are modules imported before the gateway and before the workers are forked.
 
-    `settle` runs in a drain once the gateway is gone, and the workers go on until it ends (floating executors, FL-22).
+    `settle` runs in a drain once the gateway is gone, and the workers go on until it ends (floating executors, FL-22). `check` gets what
+    each executor's workers said they offer when all are ready, and raises `FlowError` when the flow must not serve so.
     """
 
     places: tuple[Place, ...]
     settle: Place | None = None
     early: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
+    check: Callable[[Mapping[str, list[dict[str, Any]]]], None] | None = None
     grace_s: float = 35.0  # of each role's drain, before SIGKILL
 
 

@@ -50,6 +50,7 @@ class Member:
     due: float | None = None  # next start
     message: str = ""
     failure: Said | None = None
+    endpoints: list[dict[str, Any]] | None = None  # what a worker said it serves (`EndpointInfo` as dicts)
     closed: bool = False  # the child closed its end of the pipe
     backoff: Backoff = field(default_factory=Backoff)
     _rest: bytes = b""
@@ -89,6 +90,7 @@ class Member:
         self.message = f"{said.state} {said.message}".strip()
         if said.state == READY:
             self.ready = self.ever_ready = True
+            self.endpoints = said.facts.get("endpoints", self.endpoints)
         elif said.state == FAILED:
             self.failure = said
 

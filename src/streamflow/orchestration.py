@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
@@ -16,10 +17,12 @@ from .config.definition import Definition
 from .config.models import GatewayArguments
 from .config.ports import choose
 from .config.spec import FlowSpec
+from .export.flowchart import write_flowchart
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+EXPORTED_PORT = 8080  # and those that follow, in files for containers
 _EVERYWHERE = frozenset({"0.0.0.0", "::", ""})
 
 
@@ -56,6 +59,11 @@ class Orchestration:
         self._runtime: Runtime | None = None
         self._client: Any = None  # of `post`, kept while the flow runs
         self._ports: list[int] = []
+
+    @property
+    def definition(self) -> Definition:
+        """The checked arguments; not a copy."""
+        return self._definition
 
     # Where it listens.
 
@@ -184,6 +192,28 @@ class Orchestration:
         path = Path(path)
         text = self._yaml(path.resolve().parent)
         path.write_text(text, encoding="utf-8")
+
+    def plot(self, output: str | Path = "flow.svg", *, vertical_layout: bool = False) -> Self:
+        """Draw the executors and their order into `output`: .svg, .png, or Mermaid text as .mmd or .md. Raises `InvalidInput`."""
+        write_flowchart(self._definition.graph(), output, vertical=vertical_layout)
+        return self
+
+    def to_docker_compose_yaml(
+        self, output_path: str | Path = "docker-compose.yml", network_name: str = "", *, include_gateway: bool = True
+    ) -> None:
+        """Write a Compose file with broker, gateway (port 8080 when none was given) and a service or more for each executor.
+
+        `uses: docker://image` is that image; other executors are built of the folder of their files. Raises `FlowError`.
+        """
+        # Lazy: brings pydantic-settings, 0.1 s that a flow in a script does not pay.
+        from .export.docker_compose import compose_file
+
+        path = Path(output_path)
+        given = ports_of(self._definition.complete_gateway())
+        free = (port for port in count(EXPORTED_PORT) if port not in given)
+        spec = self._definition.spec([port or next(free) for port in given])
+        file = compose_file(spec, path.resolve().parent, network=network_name, include_gateway=include_gateway)
+        path.write_text(file.to_yaml(), encoding="utf-8")
 
     def _yaml(self, folder: Path) -> str:
         raise NotImplementedError

@@ -10,14 +10,17 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from streamflow.broker.announce import EndpointInfo
 from streamflow.broker.errors import FlowError, StreamflowError
 from streamflow.broker.flow import Graph
+from streamflow.broker.schema_check import require_fitting_schemas
 from streamflow.config.spec import ExecutorSpec, FlowSpec, GatewaySpec
 
 from . import gpus
@@ -111,13 +114,20 @@ def make_plan(flow: Sealed, broker_url: str) -> Plan:
 
     graph = Graph.from_dict(flow.graph)
     task = Child("provision", f"{HERE}:provision", BrokerSettings(broker_url=broker_url), {"graph": flow.graph})
-    gateway = Place(gateway_child(flow, broker_url), Role.GATEWAY, "gateway", _seconds(flow.gateway.timeout_ready_ms))
+    child = gateway_child(flow, broker_url)
+    child = replace(child, options={**child.options, "check_schemas": False})  # `check` below, before anybody is told that it serves
+    gateway = Place(child, Role.GATEWAY, "gateway", _seconds(flow.gateway.timeout_ready_ms))
     places = [Place(task, Role.TASK, "provision", None), gateway]
     for executor in flow.executors:
         places += _workers(executor, graph.flow, broker_url, flow.classes.get(executor.name, b""))
     floats = any(node.floating for node in graph.nodes)
     settle = Place(replace(task, name="settle", target=f"{HERE}:settle"), Role.SETTLE, "settle") if floats else None
-    return Plan(tuple(places), settle, EARLY, LATE, GRACE_S)
+    return Plan(tuple(places), settle, EARLY, LATE, partial(check_schemas, graph), GRACE_S)
+
+
+def check_schemas(graph: Graph, endpoints: Mapping[str, list[dict[str, Any]]]) -> None:
+    """Raise `FlowError` unless what each executor gives is what those behind it take (FL-12); `endpoints` as their workers said."""
+    require_fitting_schemas(graph, {name: [EndpointInfo(**each) for each in offered] for name, offered in endpoints.items()})
 
 
 def gateway_child(flow: Sealed, broker_url: str, **more: Any) -> Child:
@@ -151,9 +161,13 @@ def _workers(spec: ExecutorSpec, flow: str, broker_url: str, sealed: bytes) -> I
         "workspace": spec.workspace,
         **{name: value for name, value in spec.options.items() if name in WorkerSettings.model_fields},
     }
-    if spec.concurrency != 1:
+    if spec.concurrency is not None:
         shared["concurrency"] = spec.concurrency
-    options = {"base_dir": str(spec.folder), **({} if sealed else {"uses": spec.uses})}
+    options: dict[str, Any] = {"base_dir": str(spec.folder)}
+    if not sealed:
+        options["uses"] = spec.uses
+    if spec.extra_search_paths:
+        options["extra_search_paths"] = spec.extra_search_paths
     for shard in range(spec.shards) if spec.shards > 1 else (-1,):
         for replica in range(spec.replicas):
             name = f"{spec.name}/rep-{replica}" if shard < 0 else f"{spec.name}/shard-{shard}/rep-{replica}"
@@ -175,17 +189,27 @@ def _seconds(timeout_ready_ms: int) -> float | None:
     return None if timeout_ready_ms < 0 else timeout_ready_ms / 1000
 
 
-def work(settings: Any, *, report: Report, base_dir: str, uses: Any = None, uses_with: Mapping[str, Any] | None = None) -> int:
+def work(
+    settings: Any,
+    *,
+    report: Report,
+    base_dir: str,
+    uses: Any = None,
+    uses_with: Mapping[str, Any] | None = None,
+    extra_search_paths: Sequence[str] = (),
+) -> int:
     """A worker process of a local flow."""
     from streamflow.workers import service  # docarray: 0.35 s
 
     if uses_with:
         settings = settings.model_copy(update={"uses_with": dict(uses_with)})
-    return int(service.run(settings, uses, report, base_dir))
+    return int(service.run(settings, uses, report, base_dir, extra_search_paths))
 
 
-def serve(settings: Any, *, report: Report, rest: Mapping[str, Any], uses: Any = None, **_arguments: Any) -> int:
-    """The gateway process of a local flow. `rest` is what the flow file says beyond the settings."""
+def serve(
+    settings: Any, *, report: Report, rest: Mapping[str, Any], uses: Any = None, check_schemas: bool = True, **_arguments: Any
+) -> int:
+    """The gateway process of a flow. `rest` is what the flow file says beyond the settings."""
     from streamflow.gateway import service  # nats: 0.15 s
 
     if uses is not None or "uses" in rest:
@@ -194,7 +218,7 @@ def serve(settings: Any, *, report: Report, rest: Mapping[str, Any], uses: Any =
         log.warning("gateway: %s has no effect yet", name)
     for protocol in dict.fromkeys(listen.protocol for listen in settings.listen):
         import_module(_SERVERS[protocol])  # now, while the broker starts and the workers load, and not once the flow is known
-    return int(service.run(settings, report=report))
+    return int(service.run(settings, report=report, check_schemas=check_schemas))
 
 
 def provision(settings: Any, *, report: Report, graph: Mapping[str, Any]) -> int:

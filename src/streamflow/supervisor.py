@@ -20,10 +20,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from streamflow.broker.errors import Code, StreamflowError
+from streamflow.broker.exit_codes import INTERRUPTED, OK, exit_code
 
 from .drain import Drain, alive, end_now
 from .events import Emit, Event, Kind
-from .exits import INTERRUPTED, OK, exit_code
 from .job import Broker, Job, Plan, Prepared
 from .members import Member, Place, Role, addresses, waiting_for
 from .report import READY, Said, explain
@@ -168,6 +168,12 @@ class Supervisor:
     def _check_ready(self) -> None:
         if self._serving or self._drain or not all(member.ready for member in self._members):
             return
+        if self._plan.check is not None:
+            try:
+                self._plan.check({member.place.part_of: member.endpoints for member in self._members if member.endpoints is not None})
+            except StreamflowError as error:
+                self._fail(str(error), error.code, error)
+                return
         self._serving = True
         self._emit(Event(Kind.READY, facts={"seconds": time.monotonic() - self._started}))
 

@@ -1,20 +1,21 @@
-"""What may happen to a running flow, at any size: `tests/e2e` runs these small, `tests/chaos` in full. Each checks itself and returns its figures."""
+"""What may happen to a running flow, at any size: `tests/e2e` runs it small, `tests/chaos` in full. Each scenario checks itself."""
 
 from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
 from streamflow.broker.server import EmbeddedBroker, free_port
 from tests.e2e.checker import Done, Load, Seen, check, nothing_left, stream_states
-from tests.e2e.programs import Program, Programs, flow_file, step
+from tests.e2e.programs import Program, Programs, broker_of, flow_file, step
 
 MARK = "+"
 READY = r"(?m)^ready"
@@ -48,6 +49,23 @@ def names(number: int) -> list[str]:
     return [f"r{at}" for at in range(number)]
 
 
+@dataclass
+class Until:
+    """Names of requests: `least` of them, and more until `enough()`, so that no test depends on how fast the machine is."""
+
+    least: int
+    enough: Callable[[], bool]
+    limit_s: float = 240.0
+    sent: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[str]:
+        limit = time.monotonic() + self.limit_s
+        while len(self.sent) < self.least or not self.enough():
+            assert time.monotonic() < limit, f"{len(self.sent)} requests in {self.limit_s:g} s, and what should have happened has not"
+            self.sent.append(f"r{len(self.sent)}")
+            yield self.sent[-1]
+
+
 @asynccontextmanager
 async def every(period_s: float, act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
     """`act()` again and again while the block runs; what it raises ends the test."""
@@ -68,9 +86,12 @@ async def every(period_s: float, act: Callable[[], Awaitable[None]]) -> AsyncIte
 
 
 class WorkerKiller:
-    """Kills one of the workers that are alive, by chance; keeps at least `spare` of them."""
+    """Kills one of the workers that are alive, by chance; `spare` of them are left alone.
 
-    def __init__(self, ledger: Path, seed: int, spare: int = 0) -> None:
+    Without a spare one the supervisor's back-off ends in a flow whose only worker is killed as soon as it is there.
+    """
+
+    def __init__(self, ledger: Path, seed: int, spare: int) -> None:
         self._ledger = ledger
         self._chance = random.Random(seed)
         self._spare = spare
@@ -85,7 +106,7 @@ class WorkerKiller:
 
 def is_alive(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -95,27 +116,31 @@ async def workers_killed(programs: Programs, requests: int, every_s: float, seed
     ledger = programs.folder / "ledger"
     file = flow_file(programs.folder, "kills", [step("work", replicas=3, ledger=str(ledger), mark=MARK, pause_s=0.002)])
     program, addresses = programs.flow(file)
-    killer = WorkerKiller(ledger, seed)
+    killer = WorkerKiller(ledger, seed, spare=1)
     load = Load(f"http://{addresses['http']}/run", in_flight)
+    wanted = Until(requests, lambda: killer.kills >= 4)
     async with every(every_s, killer):
-        seconds = await load.run(names(requests))
-    return await finish("workers killed", load, ledger, broker_of(program), requests, seconds, killer.kills)
-
-
-def broker_of(program: Program) -> str:
-    """URL of the embedded broker of a served flow."""
-    return program.wait_for(r'"broker": "(nats://[^"]+)"')[1]
+        seconds = await load.run(wanted)
+    return await finish("workers killed", load, ledger, broker_of(program), wanted.sent, seconds, killer.kills)
 
 
 async def finish(
-    what: str, load: Load, ledger: Path, broker_url: str, requests: int, seconds: float, kills: int, more: str = "", **rules: frozenset[int]
+    what: str,
+    load: Load,
+    ledger: Path,
+    broker_url: str,
+    sent: list[str],
+    seconds: float,
+    kills: int,
+    more: str = "",
+    **rules: frozenset[int],
 ) -> Figures:
     """Compare the ledgers, wait until the queues are empty, and put the figures together."""
     await nothing_left(broker_url)
     done = Done.read(ledger)
-    check(names(requests), load.seen, done, marked, **rules)
+    check(sent, load.seen, done, marked, **rules)
     slowest_s = max(one.seconds for one in load.seen)
-    return Figures(what, requests, seconds, kills, sum(map(len, done.attempts.values())), done.redelivered, slowest_s, more)
+    return Figures(what, len(sent), seconds, kills, sum(map(len, done.attempts.values())), done.redelivered, slowest_s, more)
 
 
 class Parts:
@@ -149,26 +174,28 @@ async def ready(program: Program) -> None:
     await asyncio.to_thread(program.wait_for, READY)
 
 
-async def workers_drained(programs: Programs, broker: EmbeddedBroker, requests: int, every_s: float) -> Figures:
-    """SIGTERM to one of three workers again and again, a new one in its place: no request fails or runs twice."""
+async def workers_drained(programs: Programs, broker: EmbeddedBroker, requests: int, times: int, every_s: float) -> Figures:
+    """SIGTERM to one worker again and again while two or more others go on: no request fails, none runs twice."""
     parts = Parts(programs, broker, pause_s=0.002)
     _, url = parts.gateway()
-    workers = parts.workers(3)
+    workers = parts.workers(min(times, 4) + 1)
     ended: list[int] = []
 
     async def drain_oldest() -> None:
-        workers.append(parts.worker())
-        await ready(workers[-1])
-        oldest = workers.pop(0)
-        ended.append(await asyncio.to_thread(oldest.stop))
+        if len(ended) == times:
+            return
+        if len(workers) < 3 and len(ended) + 1 < times:
+            workers.append(parts.worker())
+            await ready(workers[-1])
+        ended.append(await asyncio.to_thread(workers.pop(0).stop))
 
     load = Load(url)
+    wanted = Until(requests, lambda: len(ended) == times)
     async with every(every_s, drain_oldest):
-        seconds = await load.run(names(requests))
-    assert ended, "no worker was stopped while the load ran"
+        seconds = await load.run(wanted)
     assert set(ended) == {0}, f"exit codes {ended}"
-    figures = await finish("workers drained", load, parts.ledger, broker.url, requests, seconds, len(ended))
-    assert figures.executions == requests, f"a drained worker left work behind: {figures}"
+    figures = await finish("workers drained", load, parts.ledger, broker.url, wanted.sent, seconds, times)
+    assert figures.executions == figures.requests, f"a drained worker left work behind: {figures}"
     return figures
 
 
@@ -178,15 +205,9 @@ async def worker_added(programs: Programs, broker: EmbeddedBroker) -> Figures:
     _, url = parts.gateway()
     parts.workers(1)
     stop = asyncio.Event()
-    sent: list[str] = []
-
-    def endless() -> Iterator[str]:
-        while not stop.is_set():
-            sent.append(f"r{len(sent)}")
-            yield sent[-1]
-
+    wanted = Until(0, stop.is_set)
     load = Load(url, 32)
-    running = asyncio.create_task(load.run(endless()))
+    running = asyncio.create_task(load.run(wanted))
     added = parts.worker()
     await ready(added)
     since = time.time()
@@ -200,7 +221,7 @@ async def worker_added(programs: Programs, broker: EmbeddedBroker) -> Figures:
     assert mine and min(mine) < 2.0, "the new worker got nothing within 2 s"
     assert 0.3 < share < 0.7, f"the new worker runs {share:.0%}"
     more = f", the second worker's first request {min(mine):.2f} s after it was ready, then {share:.0%} of them"
-    return await finish("worker added", load, parts.ledger, broker.url, len(sent), seconds, 0, more)
+    return await finish("worker added", load, parts.ledger, broker.url, wanted.sent, seconds, 0, more)
 
 
 async def gateway_killed(programs: Programs, broker: EmbeddedBroker, requests: int) -> Figures:
@@ -270,10 +291,102 @@ async def broker_killed(programs: Programs, broker: EmbeddedBroker, requests: in
         opened = time.monotonic()
 
     load = Load(url, on_answer=answered)
+    wanted = Until(requests, lambda: len(back) == times)
     async with every(every_s, restart):
-        seconds = await load.run(names(requests))
-    assert len(back) == times, f"{len(back)} restarts in {seconds:.1f} s: the load was too short for {times}"
+        seconds = await load.run(wanted)
     more = f", service back {', '.join(f'{each:.2f}' for each in back)} s after the port opened"
-    figures = await finish("broker killed", load, parts.ledger, broker.url, requests, seconds, times, more)
+    figures = await finish("broker killed", load, parts.ledger, broker.url, wanted.sent, seconds, times, more)
     assert max(back) <= 2.0, str(figures)
+    return figures
+
+
+async def broker_and_worker_killed(programs: Programs, broker: EmbeddedBroker, requests: int, times: int) -> Figures:
+    """The broker and every worker die at the same moment: what was lost on its way is published again."""
+    parts = Parts(programs, broker, pause_s=0.002)
+    _, url = parts.gateway()
+    workers = parts.workers(2)
+    done = 0
+
+    async def kill_all() -> None:
+        nonlocal done
+        if done == times:
+            return
+        for program in workers:
+            program.kill()
+        broker.kill()
+        await asyncio.to_thread(broker.start)
+        workers[:] = [parts.worker(), parts.worker()]
+        done += 1
+
+    load = Load(url)
+    wanted = Until(requests, lambda: done == times)
+    async with every(1.5, kill_all):
+        seconds = await load.run(wanted)
+    return await finish("broker and workers killed", load, parts.ledger, broker.url, wanted.sent, seconds, 3 * times)
+
+
+async def chain_killed(programs: Programs, requests: int, every_s: float, seed: int) -> Figures:
+    """Kills at every hop of a chain of three executors: each answer went through all of them, in order."""
+    ledgers = [programs.folder / f"ledger{at}" for at in range(3)]
+    executors = [
+        step(name, replicas=replicas, mark=mark, ledger=str(ledger), pause_s=0.001)
+        for name, replicas, mark, ledger in zip("abc", (2, 3, 1), "123", ledgers, strict=True)
+    ]
+    program, addresses = programs.flow(flow_file(programs.folder, "chain", executors))
+    killers = [WorkerKiller(ledger, seed + at, spare=0) for at, ledger in enumerate(ledgers)]
+    chance = random.Random(seed)
+
+    async def kill_one() -> None:
+        await chance.choice(killers)()
+
+    load = Load(f"http://{addresses['http']}/run")
+    async with every(every_s, kill_one):
+        seconds = await load.run(names(requests))
+    await nothing_left(broker_of(program))
+    done = [Done.read(ledger) for ledger in ledgers]
+    for one in done:
+        check(names(requests), load.seen, one, lambda name: f"{name}123")
+    executions, redelivered = sum(sum(map(len, one.attempts.values())) for one in done), sum(one.redelivered for one in done)
+    slowest_s = max(one.seconds for one in load.seen)
+    return Figures("chain of three killed", requests, seconds, sum(one.kills for one in killers), executions, redelivered, slowest_s)
+
+
+async def broker_away(programs: Programs, broker: EmbeddedBroker, requests: int, seconds: float) -> Figures:
+    """The broker is gone for longer than a publish waits: who cannot be served is told so (503), what was accepted is answered."""
+    parts = Parts(programs, broker, pause_s=0.002)
+    _, url = parts.gateway()
+    parts.workers(2)
+    back = asyncio.Event()
+
+    async def take_away() -> None:
+        if back.is_set():
+            return
+        broker.kill()
+        await asyncio.sleep(seconds)
+        await asyncio.to_thread(broker.start)
+        back.set()
+
+    load = Load(url)
+    wanted = Until(requests, back.is_set)
+    async with every(0.5, take_away):
+        took = await load.run(wanted)
+    refused = [one for one in load.seen if one.status == 503]
+    assert len(refused) <= 64, f"{len(refused)} refused: more than were open"
+    more = f", {len(refused)} told 503"
+    return await finish("broker away", load, parts.ledger, broker.url, wanted.sent, took, 1, more, refused=frozenset({503}))
+
+
+async def worker_frozen(programs: Programs, broker: EmbeddedBroker, requests: int) -> Figures:
+    """A worker is stopped (SIGSTOP) for longer than `ack_wait`, then goes on: its late answers harm nobody."""
+    parts = Parts(programs, broker, pause_s=0.002)
+    _, url = parts.gateway()
+    workers = parts.workers(2)
+    load = Load(url)
+    sending = asyncio.create_task(load.run(names(requests)))
+    await asyncio.sleep(0.5)
+    workers[0].send(signal.SIGSTOP)
+    seconds = await sending
+    workers[0].send(signal.SIGCONT)
+    figures = await finish("worker frozen", load, parts.ledger, broker.url, names(requests), seconds, 0)
+    assert figures.redelivered > 0, "the frozen worker held nothing: the test shows nothing"
     return figures

@@ -200,22 +200,23 @@ def start_engine() -> PresentEngine | PrivateEngine:
     raise NoEngine("; ".join(reasons))
 
 
-def fill_wheelhouse() -> None:
-    """The product's wheel and all it needs, for the Python of the base image; made anew for every test."""
-    house = ROOT / ".cache" / "wheelhouse"
+def fill_wheelhouse(python: str = BASE_PYTHON) -> None:
+    """All that building and running the product needs, as wheels for one Python version; compose/Dockerfile takes it from there."""
+    house = ROOT / ".cache" / "wheelhouse" / python
     house.mkdir(parents=True, exist_ok=True)
-    for old in house.glob("streamflow-*.whl"):
-        old.unlink()
     with tempfile.TemporaryDirectory() as copy:  # setuptools would leave build/ and an egg-info in the checkout
         for name in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / name, copy)
         for name in ("src", "broker", "workers", "gateway"):
             shutil.copytree(ROOT / name, Path(copy) / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         pip = [sys.executable, "-m", "pip"]
-        _check([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(house), copy], os.environ, 300)
-    wheel = next(house.glob("streamflow-*.whl"))
-    python = ["--only-binary=:all:", "--python-version", BASE_PYTHON]
-    _check([*pip, "download", "--quiet", *python, "--dest", str(house), "--find-links", str(house), str(wheel)], os.environ, 600)
+        _check([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", copy, copy], os.environ, 300)
+        wheel = next(Path(copy).glob("streamflow-*.whl"))
+        wanted = [str(wheel), "setuptools>=77"]
+        options = ["--only-binary=:all:", "--python-version", python, "--dest", str(house), "--find-links", str(house)]
+        _check([*pip, "download", "--quiet", *options, *wanted], os.environ, 600)
+    for product in house.glob("streamflow-*.whl"):  # always built from the sources
+        product.unlink()
 
 
 def _check(command: list[str], environment: Mapping[str, str], timeout_s: float) -> None:

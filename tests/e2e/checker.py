@@ -120,7 +120,9 @@ async def stream_states(broker_url: str) -> dict[str, dict[str, Any]]:
         found: dict[str, dict[str, Any]] = {}
         for name in await _names(client, "STREAM.NAMES", "streams"):
             info = await _api(client, f"STREAM.INFO.{name}")
-            consumers = [await _api(client, f"CONSUMER.INFO.{name}.{one}") for one in await _names(client, f"CONSUMER.NAMES.{name}", "consumers")]
+            consumers = [
+                await _api(client, f"CONSUMER.INFO.{name}.{one}") for one in await _names(client, f"CONSUMER.NAMES.{name}", "consumers")
+            ]
             unsettled = sum(one["num_ack_pending"] + one["num_pending"] for one in consumers)
             found[name] = {"messages": info["state"]["messages"], "config": info["config"], "unsettled": unsettled}
         return found
@@ -147,5 +149,7 @@ async def nothing_left(broker_url: str, timeout_s: float = 15.0) -> None:
         left = {name: state for name, state in states.items() if not name.startswith("KV_") and (state["messages"] or state["unsettled"])}
         if not left:
             return
-        assert monotonic() < limit, f"left in the queues: { {name: (state['messages'], state['unsettled']) for name, state in left.items()} }"
+        assert monotonic() < limit, (
+            f"left in the queues: { {name: (state['messages'], state['unsettled']) for name, state in left.items()} }"
+        )
         await asyncio.sleep(0.1)

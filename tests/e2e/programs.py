@@ -24,7 +24,7 @@ START_S = 30.0
 class Program:
     """One process in a session of its own; stdout and stderr go to one file."""
 
-    def __init__(self, folder: Path, name: str, *command: str, cwd: Path | None = None, **environment: str) -> None:
+    def __init__(self, folder: Path, name: str, *command: str, **environment: str) -> None:
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("wb") as log:
@@ -33,7 +33,7 @@ class Program:
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                cwd=cwd or folder,
+                cwd=folder,
                 env=environment_of(environment),
                 start_new_session=True,
             )
@@ -106,14 +106,14 @@ class Programs:
         self.started: list[Program] = []
         self._number = 0
 
-    def run(self, name: str, *command: str, cwd: Path | None = None, **environment: str) -> Program:
+    def run(self, name: str, *command: str, **environment: str) -> Program:
         self._number += 1
-        program = Program(self.folder, f"{self._number}-{name}", *command, cwd=cwd, **environment)
+        program = Program(self.folder, f"{self._number}-{name}", *command, **environment)
         self.started.append(program)
         return program
 
-    def streamflow(self, *arguments: str, cwd: Path | None = None, **environment: str) -> Program:
-        return self.run(arguments[0].strip("-"), sys.executable, "-m", "streamflow", *arguments, cwd=cwd, **environment)
+    def streamflow(self, *arguments: str, **environment: str) -> Program:
+        return self.run(arguments[0].strip("-"), sys.executable, "-m", "streamflow", *arguments, **environment)
 
     def flow(self, file: Path, *arguments: str) -> tuple[Program, dict[str, str]]:
         """A served flow, and its addresses by protocol: `{"http": "127.0.0.1:8080"}`."""
@@ -130,7 +130,8 @@ class Programs:
     def gateway(self, file: Path, broker_url: str, port: int, *arguments: str) -> Program:
         """An HTTP gateway that deploys the flow of `file`; it listens on `port` once it says ready."""
         return self.streamflow(
-            "gateway", "--uses", str(file), "--broker", broker_url, "--protocol", "http", "--port", str(port), "--host", "127.0.0.1", *arguments
+            "gateway", "--uses", str(file), "--broker", broker_url, "--protocol", "http", "--port", str(port),
+            "--host", "127.0.0.1", *arguments,
         )  # fmt: skip
 
     def end(self) -> None:
@@ -146,6 +147,11 @@ def environment_of(more: dict[str, str]) -> dict[str, str]:
 def addresses_of(program: Program) -> dict[str, str]:
     line = program.wait_for(r'"message": "ready to serve", "addresses": (\{.*?\}), "broker"')
     return {protocol: f"{host}:{port}" for protocol, (host, port) in json.loads(line[1]).items()}
+
+
+def broker_of(program: Program) -> str:
+    """URL of the broker of a served flow."""
+    return program.wait_for(r'"broker": "(nats://[^"]+)"')[1]
 
 
 def step(name: str, *, replicas: int = 1, **options: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 
 from .checker import Done, nothing_left
 from .executors.steps import Item
-from .programs import Program, Programs, flow_file, step
+from .programs import Program, Programs, broker_of, flow_file, step
 from .wires import WAYS
 
 TEXTS = ["", "plain", "Grüße, 世界 \U0001f600", 'quote " and \\ back', "line\nbreak\ttab", "a" * 5000, "\x7f\u2028", "0"]
@@ -50,4 +50,4 @@ async def test_all_ways_at_once_and_every_replica_works(flow: Served) -> None:
     assert replicas == [2, 3, 1]
     attempts = Counter(attempt for ledger in flow.ledgers for runs in Done.read(ledger).attempts.values() for attempt in runs)
     assert set(attempts) == {1}, f"deliveries by attempt: {attempts}"
-    await nothing_left(flow.program.wait_for(r'"broker": "(nats://[^"]+)"')[1])
+    await nothing_left(broker_of(flow.program))

@@ -1,4 +1,4 @@
-"""The protocols of a gateway spoken by hand: Jina's gRPC services with docarray's own messages, WebSockets in both sub-protocols, plain HTTP.
+"""A gateway's protocols spoken by hand: Jina's gRPC services with docarray's own messages, WebSockets in both forms, plain HTTP.
 
 Each way takes documents and gives the texts of the answer, in order, so that they can be compared.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import aiohttp
 import grpc
-from docarray import DocList
+from docarray import BaseDoc, DocList
 
 from streamflow import Client
 from streamflow.gateway.proto import shallow_pb2 as pb
@@ -26,13 +26,13 @@ UNARY = "/jina.JinaSingleDataRequestRPC/process_single_data"
 STREAM = "/jina.JinaRPC/Call"
 
 
-def as_json(docs: Iterable[Item], endpoint: str, **header: Any) -> dict[str, Any]:
+def as_json(docs: Iterable[BaseDoc], endpoint: str, **header: Any) -> dict[str, Any]:
     return {"data": [json.loads(doc.json()) for doc in docs], "execEndpoint": endpoint, **({"header": header} if header else {})}
 
 
-def as_message(docs: list[Item], endpoint: str, **header: Any) -> pb.DataRequest:
+def as_message(docs: Sequence[BaseDoc], endpoint: str, **header: Any) -> pb.DataRequest:
     """Jina's DataRequestProto; the documents are docarray's own DocListProto."""
-    serialized = DocList[Item](docs).to_protobuf().SerializeToString()
+    serialized = DocList[type(docs[0])](docs).to_protobuf().SerializeToString()  # type: ignore[misc, operator]  # known at run time only
     content = pb.DataContent(docs=serialized).SerializeToString()
     return pb.DataRequest(header=pb.Header(exec_endpoint=endpoint, **header), data=content)
 
@@ -61,7 +61,10 @@ def from_json(answer: dict[str, Any]) -> Answers:
 
 
 async def http(addresses: dict[str, str], docs: list[Item], endpoint: str) -> Answers:
-    async with aiohttp.ClientSession() as session, session.post(f"http://{addresses['http']}{endpoint}", json=as_json(docs, endpoint)) as response:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"http://{addresses['http']}{endpoint}", json=as_json(docs, endpoint)) as response,
+    ):
         assert response.status == 200, await response.text()
         return from_json(await response.json())
 

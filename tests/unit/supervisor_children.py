@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from streamflow.broker.errors import FlowError
 from streamflow.job import Plan, Prepared
 from streamflow.members import Place, Role
 from streamflow.spawn import Child
@@ -60,7 +62,8 @@ def serve(settings: dict[str, Any], *, report: Any, **extra: Any) -> int:
     write(diary, name, "started", pid=os.getpid(), parent=os.getppid(), extra=sorted(extra), env=dict(os.environ))
     _misbehave(settings, report)
     addresses = {"addresses": settings["addresses"]} if "addresses" in settings else {}
-    report("ready", **addresses)
+    offer = {"endpoints": settings["endpoints"]} if "endpoints" in settings else {}
+    report("ready", **addresses, **offer)
     signal.sigwait({signal.SIGTERM})
     write(diary, name, "asked")
     time.sleep(settings.get("drain_s", 0.0))
@@ -99,11 +102,18 @@ def once(settings: dict[str, Any], *, report: Any) -> int:
     return int(settings.get("exit", 0))
 
 
+def refuse_no(endpoints: Mapping[str, list[dict[str, Any]]]) -> None:
+    """A check that refuses executors which offer the endpoint "no"."""
+    refused = [name for name, offered in endpoints.items() if any(each["name"] == "no" for each in offered)]
+    if refused:
+        raise FlowError(f"{', '.join(refused)} of {', '.join(endpoints)}: no")
+
+
 def prepare(spec: dict[str, Any]) -> Prepared:
     """Plan what a test asks for: `{"diary": path, "children": [{"name":, "role":, ...}], "broker": bool}`."""
     places = tuple(_place(spec["diary"], child) for child in spec["children"])
     settle = _place(spec["diary"], spec["settle"]) if "settle" in spec else None
-    plan = Plan(places, settle, grace_s=spec.get("grace_s", 10.0))
+    plan = Plan(places, settle, check=refuse_no if spec.get("check") else None, grace_s=spec.get("grace_s", 10.0))
     broker = Sleeper(spec["diary"]) if spec.get("broker") else None
     return Prepared(lambda url: plan, broker, "nats://elsewhere:4222")
 

@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from streamflow import exits
 from streamflow._version import __version__
+from streamflow.broker import exit_codes
 from streamflow.broker.server import EmbeddedBroker, free_port
 from streamflow.cli.app import cli, main
 
 COMMANDS = ("flow", "deployment", "gateway", "worker", "broker", "ping", "hello")
+GROUPS = ("export",)
 LIMIT_S = 60
 
 
@@ -39,14 +40,14 @@ def test_help_costs_less_than_a_third_of_a_second_of_cpu() -> None:
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
 
     assert done.returncode == 0
-    assert all(f"\n  {command} " in done.stdout for command in COMMANDS)
+    assert all(f"\n  {command} " in done.stdout for command in (*COMMANDS, *GROUPS))
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
 
 
 def test_help_documents_every_exit_code() -> None:
     text = CliRunner().invoke(cli, ["--help"]).output
 
-    assert all(f"{code}" in text and meaning in text for code, meaning in exits.TEXTS.items())
+    assert all(f"{code}" in text and meaning in text for code, meaning in exit_codes.TEXTS.items())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -100,7 +101,7 @@ def test_full_version_lists_components_and_variables_with_secrets_masked(monkeyp
     ],
 )
 def test_wrong_usage_says_what_is_meant_and_ends_with_2(arguments: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == exits.USAGE
+    assert main(arguments) == exit_codes.USAGE
 
     assert hint in capsys.readouterr().err
 
@@ -113,7 +114,7 @@ def test_jinas_names_of_commands_work() -> None:
 
 
 def test_a_flow_file_that_is_not_there_ends_with_2_and_without_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["flow", "--uses", str(tmp_path / "none.yml")]) == exits.USAGE
+    assert main(["flow", "--uses", str(tmp_path / "none.yml")]) == exit_codes.USAGE
 
     assert capsys.readouterr().err == f"Error: {tmp_path}/none.yml: cannot be read: No such file or directory\n"
 
@@ -121,7 +122,7 @@ def test_a_flow_file_that_is_not_there_ends_with_2_and_without_traceback(tmp_pat
 def test_a_wrong_key_in_a_flow_file_is_told_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "flow.yml").write_text("jtype: Flow\nexecutors:\n  - name: a\n    replica: 2\n")
 
-    assert main(["flow", "--uses", str(tmp_path / "flow.yml")]) == exits.USAGE
+    assert main(["flow", "--uses", str(tmp_path / "flow.yml")]) == exit_codes.USAGE
 
     assert "flow.yml:4: executors[0].replica: unknown key; did you mean 'replicas'?" in capsys.readouterr().err
 
@@ -179,7 +180,7 @@ def test_ping_of_a_ready_gateway(gateway: str, target: list[str], capsys: pytest
 def test_ping_of_a_gateway_that_is_not_ready(gateway: str, capsys: pytest.CaptureFixture[str]) -> None:
     Answers.ready = [False]
 
-    assert main(["ping", "flow", gateway]) == exits.FAILED
+    assert main(["ping", "flow", gateway]) == exit_codes.FAILED
 
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "not responding, retry (1/3) in 1s: HTTP 503: no replica of encoder"
@@ -191,12 +192,12 @@ def test_ping_needs_as_many_answers_as_it_is_told(gateway: str) -> None:
     assert main(["ping", gateway, "--min-successful-attempts", "2"]) == 0
 
     Answers.ready = [False, True, True]
-    assert main(["ping", gateway, "--min-successful-attempts", "3"]) == exits.FAILED
+    assert main(["ping", gateway, "--min-successful-attempts", "3"]) == exit_codes.FAILED
 
 
 @pytest.mark.parametrize("scheme", ["http", "grpc", "ws", "nats"])
 def test_ping_of_nobody_fails(scheme: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ping", f"{scheme}://127.0.0.1:{free_port()}", "--attempts", "1", "--timeout", "500"]) == exits.FAILED
+    assert main(["ping", f"{scheme}://127.0.0.1:{free_port()}", "--attempts", "1", "--timeout", "500"]) == exit_codes.FAILED
 
     assert "message lost 100% (1/1)" in capsys.readouterr().err
 
@@ -204,25 +205,28 @@ def test_ping_of_nobody_fails(scheme: str, capsys: pytest.CaptureFixture[str]) -
 def test_ping_of_a_silent_port_ends_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         for scheme in ("http", "grpc", "nats"):
-            assert main(["ping", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", "--attempts", "1", "--timeout", "200"]) == exits.FAILED
+            assert (
+                main(["ping", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}", "--attempts", "1", "--timeout", "200"])
+                == exit_codes.FAILED
+            )
 
 
 def test_ping_of_a_broker(broker: EmbeddedBroker, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ping", broker.url, "--attempts", "1"]) == 0
-    assert main(["ping", "executor", broker.url, "--attempts", "1"]) == exits.USAGE
+    assert main(["ping", "executor", broker.url, "--attempts", "1"]) == exit_codes.USAGE
 
     assert "/<flow>/<executor>" in capsys.readouterr().err
 
 
 def test_ping_of_a_flow_that_nobody_deployed(broker: EmbeddedBroker, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ping", "executor", f"{broker.url}/nowhere/encoder", "--attempts", "1"]) == exits.FAILED
+    assert main(["ping", "executor", f"{broker.url}/nowhere/encoder", "--attempts", "1"]) == exit_codes.FAILED
 
     assert "not responding" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["ftp://a:1", "http://", "grpc://a:0", "http://a:99999"])
 def test_ping_refuses_what_is_no_address(url: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ping", url]) == exits.USAGE
+    assert main(["ping", url]) == exit_codes.USAGE
 
     assert f"{url!r} is no address" in capsys.readouterr().err
 
@@ -239,7 +243,7 @@ def test_the_broker_command_serves_until_it_is_told_to_stop(tmp_path: Path, numb
         process.send_signal(number)
         assert process.wait(LIMIT_S) == code
 
-    assert main(["ping", f"nats://127.0.0.1:{port}", "--attempts", "1"]) == exits.FAILED
+    assert main(["ping", f"nats://127.0.0.1:{port}", "--attempts", "1"]) == exit_codes.FAILED
     assert (tmp_path / "data").is_dir()
 
 
@@ -251,7 +255,7 @@ def test_a_broker_that_dies_ends_its_command_with_1() -> None:
         process.stdout.readline()
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         os.kill(int(children[0]), signal.SIGKILL)
-        assert process.wait(LIMIT_S) == exits.FAILED
+        assert process.wait(LIMIT_S) == exit_codes.FAILED
         assert "the nats-server ended by itself" in process.stderr.read()
 
 
@@ -261,7 +265,7 @@ def test_a_worker_that_finds_no_broker_ends_with_4(tmp_path: Path) -> None:
     flags = ["--uses", "Mine", "--py-modules", str(tmp_path / "mine.py"), "--broker", url]
     done = streamflow("worker", *flags, STREAMFLOW_CONNECT_WAIT_S="0.2")
 
-    assert done.returncode == exits.NO_BROKER
+    assert done.returncode == exit_codes.NO_BROKER
     assert done.stderr.splitlines()[-1].startswith(f"Error: no broker at {url}")
 
 
@@ -274,6 +278,6 @@ def test_a_worker_whose_executor_fails_to_load_ends_with_1(tmp_path: Path) -> No
     (tmp_path / "mine.py").write_text("\n".join(lines))
     done = streamflow("worker", "--uses", "Mine", "--py-modules", str(tmp_path / "mine.py"))
 
-    assert done.returncode == exits.FAILED
+    assert done.returncode == exit_codes.FAILED
     assert "no weights" in done.stderr
     assert "Traceback" not in done.stderr

@@ -19,8 +19,9 @@ import psutil
 import pytest
 from docarray import BaseDoc, DocList
 
-from streamflow import Executor, exits, requests
-from streamflow.broker.errors import RuntimeFailToStart
+from streamflow import Executor, requests
+from streamflow.broker import exit_codes
+from streamflow.broker.errors import FlowError, RuntimeFailToStart
 from streamflow.broker.server import free_port
 from streamflow.cli.app import main
 from streamflow.flow import Flow
@@ -126,14 +127,14 @@ def test_a_flow_file_is_served_and_ctrl_c_ends_it(served: Served) -> None:
     assert main(["ping", served.url, "--attempts", "1"]) == 0
     broker = banner[3].split()[1]
     assert main(["ping", "executor", f"{broker}/default/shout", "--attempts", "1"]) == 0
-    assert main(["ping", "executor", f"{broker}/default/shuot", "--attempts", "1"]) == exits.FAILED
-    assert served.stop(signal.SIGINT)[0] == exits.INTERRUPTED
+    assert main(["ping", "executor", f"{broker}/default/shuot", "--attempts", "1"]) == exit_codes.FAILED
+    assert served.stop(signal.SIGINT)[0] == exit_codes.INTERRUPTED
 
 
 def test_sigterm_ends_it_with_0(served: Served) -> None:
     served.banner()
 
-    assert served.stop(signal.SIGTERM)[0] == exits.OK
+    assert served.stop(signal.SIGTERM)[0] == exit_codes.OK
 
 
 def test_a_killed_worker_comes_back_and_requests_are_answered(served: Served) -> None:
@@ -170,7 +171,7 @@ def test_an_executor_that_fails_to_load_is_told_and_ends_with_1(tmp_path: Path) 
     served = Served(tmp_path, uses="Broken")
     output, errors = served.process.communicate(timeout=SOON_S)
 
-    assert served.process.returncode == exits.FAILED
+    assert served.process.returncode == exit_codes.FAILED
     assert "Error: shout/rep-0 could not start, it failed: " in errors and "no weights here" in errors
     assert "Traceback" not in errors
     assert output == ""
@@ -181,7 +182,7 @@ def test_a_broker_that_is_not_there_ends_with_4(tmp_path: Path) -> None:
     served = Served(tmp_path, STREAMFLOW_BROKER_URL=url, STREAMFLOW_CONNECT_WAIT_S="0.5")
     _, errors = served.process.communicate(timeout=SOON_S)
 
-    assert served.process.returncode == exits.NO_BROKER
+    assert served.process.returncode == exit_codes.NO_BROKER
     assert f"no broker at {url}" in errors
 
 
@@ -189,7 +190,7 @@ def test_a_flow_that_is_not_ready_in_time_ends_with_3(tmp_path: Path) -> None:
     served = Served(tmp_path, STREAMFLOW_TIMEOUT_READY="1")
     _, errors = served.process.communicate(timeout=SOON_S)
 
-    assert served.process.returncode == exits.NOT_IN_TIME
+    assert served.process.returncode == exit_codes.NOT_IN_TIME
     assert "not ready within 0.001 s (timeout_ready): " in errors
 
 
@@ -253,6 +254,23 @@ def test_a_flow_in_a_script_runs_the_scripts_own_classes(monkeypatch: pytest.Mon
             found = json.load(answer)
 
     assert [doc["text"] for doc in found["data"]] == ["cba"]
+
+
+class Vector(BaseDoc):
+    embedding: list[float]
+
+
+class Index(Executor):
+    @requests(on="/reverse")
+    def index(self, docs: DocList[Vector], **kwargs: Any) -> DocList[Vector]:
+        return docs
+
+
+def test_a_flow_whose_executors_do_not_fit_fails_to_start_naming_the_field() -> None:
+    message = "rev -> index, /reverse: field 'embedding': index requires it, rev does not give it"
+    for expected in (FlowError, RuntimeFailToStart):
+        with pytest.raises(expected, match=message):
+            Flow(protocol="http").add(uses=Reverse, name="rev").add(uses=Index, name="index").start()
 
 
 def test_a_flow_in_a_script_fails_to_start_naming_the_executor() -> None:

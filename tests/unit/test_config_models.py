@@ -70,7 +70,7 @@ def test_a_flow_file_in_jinas_form(tmp_path: Path) -> None:
     for name in ("indexer.yml", "executor.py"):
         (tmp_path / name).touch()
     flow = spec(FULL, tmp_path)
-    first, second, third = flow.executors
+    first, second, third, bridge = flow.executors
     assert flow.graph.names == ("first", "second", "executor2", "far") and flow.broker_url == "nats://broker:4222"
     assert [node.needs for node in flow.graph.nodes] == [("gateway",), ("first",), ("first", "second"), ("executor2",)]
     assert first.uses == {"jtype": "MyExec", "py_modules": [str(tmp_path / "executor.py")], "with": {"a": 1}}
@@ -91,7 +91,8 @@ def test_a_flow_file_in_jinas_form(tmp_path: Path) -> None:
         and third.uses_dynamic_batching == {"/foo": {"preferred_batch_size": 4}}
     )
     assert flow.graph.node("executor2").no_reduce and flow.timeout_s is None
-    assert flow.graph.node("far").hosts == ("a:7", "b:9") and flow.graph.node("far").floating
+    assert flow.graph.node("far").hosts == ("a:7", "b:9") and flow.graph.node("far").floating and not flow.graph.node("far").external
+    assert (bridge.name, bridge.uses, bridge.uses_with) == ("far", "streamflow.bridge.Bridge", {"addresses": ["a:7", "b:9"]})
     gateway = flow.gateway
     assert gateway.listen == (ListenAt("grpc", 1), ListenAt("http", 2)) and gateway.host == "0.0.0.0"
     assert (gateway.prefetch, gateway.timeout_send_ms, gateway.cors, gateway.env) == (10, 500, True, {"LEVEL": "1", "BOTH": "flow"})
@@ -201,9 +202,45 @@ def test_a_deployment_takes_arguments_in_both_places(text: str) -> None:
     assert (made.executors[0].uses, made.executors[0].replicas, made.gateway.listen) == ("X", 3, (ListenAt("http", 5),))
 
 
-def test_an_external_deployment_keeps_its_address_and_starts_nothing() -> None:
-    made = load_deployment("jtype: Deployment\nwith: {external: true, host: 'far:7', name: enc}").spec([5])
-    assert made.executors == () and made.graph.node("enc").hosts == ("far:7",) and made.gateway.host == "0.0.0.0"
+def test_an_external_deployment_keeps_its_address_and_starts_a_bridge_to_it() -> None:
+    made = load_deployment("jtype: Deployment\nwith: {external: true, host: 'far:7', name: enc, tls: true}").spec([5])
+    assert made.graph.node("enc").hosts == ("far:7",) and made.gateway.host == "0.0.0.0"
+    assert [each.uses_with for each in made.executors] == [{"addresses": ["far:7"], "tls": True}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "addresses"),
+    [
+        ("host: h, port: 7", ["h:7"]),
+        ("host: 'h:7'", ["h:7"]),
+        ("host: 'grpcs://h:7'", ["grpcs://h:7"]),
+        ("host: 'https://h', port: 7", ["https://h:7"]),
+        ("host: h, port: [7, 8]", ["h:7", "h:8"]),
+        ("host: [h, i], port: 7", ["h:7", "i:7"]),
+        ("host: [h, 'i:9'], port: [7, 8]", ["h:7", "i:9"]),
+        ("port: 7", ["localhost:7"]),
+    ],
+)
+def test_the_addresses_of_an_external_executor(arguments: str, addresses: list[str]) -> None:
+    text = f"jtype: Flow\nexecutors: [{{name: far, external: true, retries: 4, protocol: http, grpc_metadata: {{a: b}}, {arguments}}}]"
+    (bridge,) = load_flow(text).spec([5]).executors
+    assert bridge.uses_with == {"addresses": addresses, "protocol": "http", "retries": 4, "metadata": {"a": "b"}}
+
+
+def test_an_external_executor_without_an_address_is_somebody_elses_on_the_same_broker() -> None:
+    text = "jtype: Flow\nexecutors: [{name: far, external: true, external_flow: other, external_executor: enc}]"
+    made = load_flow(text).spec([5])
+    assert made.executors == () and made.graph.node("far").external and made.graph.node("far").external_flow == "other"
+
+
+def test_address_and_name_contradict_each_other() -> None:
+    with pytest.raises(FlowError, match="inline YAML:2: executors\\[0\\]: executor 'far': external_flow: host and port name a gateway"):
+        load_flow("jtype: Flow\nexecutors: [{name: far, external: true, host: h, external_flow: other}]")
+
+
+def test_host_and_protocol_of_an_executor_that_runs_here_are_told_to_do_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    load_flow("jtype: Flow\nexecutors: [{name: a, host: far, protocol: http}, {name: b, host: 0.0.0.0, port: 5}]").spec([1])
+    assert [text.split(":")[0] for text in caplog.messages] == ["executor 'a'", "executor 'a'"]
 
 
 def test_context_and_overrides() -> None:
@@ -217,7 +254,7 @@ def test_context_and_overrides() -> None:
 
 def test_a_mapping_is_as_good_as_a_file() -> None:
     assert load_flow({"jtype": "Flow", "executors": [{"name": "a", "uses": dict}]}).spec([1]).executors[0].uses is dict
-    with pytest.raises(FlowError, match=r"dict:1: executors\[0\]\.replicas"):
+    with pytest.raises(FlowError, match=r"dict: executors\[0\]\.replicas"):
         load_flow({"executors": [{"replicas": "x"}]})
 
 

@@ -89,6 +89,16 @@ def test_tensor_types_that_take_any_library_take_a_shape(annotation: Any, shape:
     assert issubclass(shaped, annotation)
 
 
+def test_a_named_dimension_has_a_json_schema() -> None:
+    class Picture(BaseDoc):
+        tensor: NdArray["x", 3]  # type: ignore[name-defined, valid-type]  # noqa: F821, UP037
+        fixed: NdArray[2]  # type: ignore[valid-type]
+
+    found = Picture.model_json_schema()["properties"]
+    assert found["tensor"] == {"title": "Tensor", "type": "array", "items": {"type": "number"}, "tensor/array shape": "[x, 3]"}
+    assert found["fixed"]["tensor/array shape"] == "[2]" and "example" in found["fixed"]
+
+
 @pytest.mark.parametrize("number", [5, 2.5, "5", np.int64(5), True])
 def test_a_number_is_a_tensor_without_dimensions(number: Any) -> None:
     made = Vector(tensor=number).tensor

@@ -159,10 +159,53 @@ def test_a_deployment_is_a_flow_of_one(tmp_path: Path) -> None:
     assert again.spec().graph == spec.graph and again.port == 8080 and again.name == deployment.name
     assert Deployment().spec().executors[0].uses is None
     external = Deployment(external=True, host="far", port=[1, 2], name="enc")
-    assert external.spec().executors == () and external.spec().graph.node("enc").hosts == ("far:1", "far:2")
+    assert [each.name for each in external.spec().executors] == ["enc"] and external.spec().graph.node("enc").hosts == ("far:1", "far:2")
     assert external.port not in (1, 2)
     with pytest.raises(FlowError, match="Deployment: replcas: unknown key; did you mean 'replicas'"):
         Deployment(replcas=2)
+
+
+def test_a_flow_takes_in_a_deployment(tmp_path: Path) -> None:
+    folder = tmp_path / "enc"
+    folder.mkdir()
+    for name in ("exec.yml", "helper.py"):
+        (folder / name).touch()
+    (folder / "deployment.yml").write_text(
+        "jtype: Deployment\nname: enc\nuses: exec.yml\nwith: {port: 5, protocol: http, replicas: 2, env: {A: b}, py_modules: helper.py}\n"
+    )
+    flow = Flow(port=6).add(Deployment.load_config(folder / "deployment.yml"), replicas=3).add(Deployment(uses=Encoder, shards=2))
+    flow.add(Deployment(uses=Encoder, name="last"), needs="enc", name="end")
+    assert needs(flow) == {"enc": ("gateway",), "executor1": ("enc",), "end": ("enc",)} and flow.port == 6
+    first, second, _ = flow.spec().executors
+    assert (first.uses, first.py_modules) == (str(folder / "exec.yml"), (str(folder / "helper.py"),))
+    assert (first.replicas, first.env, second.uses, second.shards) == (3, {"A": "b"}, Encoder, 2)
+    with pytest.raises(FlowError, match=r"executors\[3\]: add\(\) takes a Deployment, or keywords"):
+        flow.add(Encoder)  # type: ignore[arg-type]  # the mistake
+
+
+@pytest.mark.parametrize("name", ["uses_before", "uses_after"])
+def test_executors_of_a_head_are_refused_with_what_to_do_instead(name: str) -> None:
+    for make in (lambda: Flow().add(**{name: "X"}), lambda: Deployment(**{name: "X"})):
+        with pytest.raises(FlowError, match=f"{name}: there is no head here that would run it; add it as an executor of the flow"):
+            make()
+
+
+def test_a_flow_is_not_loaded_from_a_url() -> None:
+    for url in ("https://host/flow.yml", "jinaai://user/Flow"):
+        with pytest.raises(FlowError, match=f"{url}: definitions are not loaded from a URL: download the file and give its path"):
+            Flow(uses=url)
+
+
+def test_a_flow_without_a_name_on_a_broker_of_others_is_warned_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Flow(broker="nats://h:1", name="shop").spec()
+    Flow().spec()
+    assert caplog.messages == []
+    Flow(broker="nats://h:1").spec()
+    monkeypatch.setenv("STREAMFLOW_BROKER_URL", "nats://h:1")
+    Flow().spec()
+    assert caplog.messages == ["this flow has no name, so it is 'default' on a broker that others may use too: give it one"] * 2
 
 
 def test_a_flow_may_start_from_a_file(tmp_path: Path) -> None:

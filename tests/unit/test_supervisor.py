@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from streamflow.broker.errors import Code, RuntimeFailToStart
+from streamflow.broker.errors import Code, FlowError, RuntimeFailToStart
 from streamflow.events import StartFailed
 from streamflow.pickling import dumps
 from streamflow.runtime import LocalRuntime
@@ -95,6 +95,16 @@ def test_children_of_a_fork_share_one_parent_and_leave_the_terminals_process_gro
     assert {line["parent"] for line in flow.lines(what="started")} == {runtime.pid}
     assert os.getpgid(runtime.pid) != os.getpgid(0)
     assert [os.getpgid(pid) for pid in flow.pids()] == flow.pids()
+
+
+def test_a_flow_whose_workers_do_not_fit_is_refused_before_it_serves(flow: Flow) -> None:
+    children = [{"name": f"{name}/rep-0", "endpoints": [{"name": endpoint}]} for name, endpoint in (("a", "yes"), ("b", "no"))]
+
+    with pytest.raises(FlowError, match="^b of a, b: no$") as raised:
+        flow.start(GATEWAY, *children, check=True)
+
+    assert isinstance(raised.value, StartFailed) and raised.value.cause is Code.INVALID_ARGUMENT
+    assert flow.start(GATEWAY, children[0], {"name": "c"}, check=True).running
 
 
 def test_a_killed_worker_is_back_within_a_second_and_told_in_one_line(flow: Flow, caplog: pytest.LogCaptureFixture) -> None:

@@ -94,6 +94,18 @@ def test_what_cannot_travel_is_told_with_its_executor() -> None:
         seal(spec(ExecutorSpec("encoder", "m.C", {"lock": threading.Lock()})))
 
 
+def test_concurrency_is_the_users_or_the_workers_default() -> None:
+    found = [settings(child).concurrency for child in children(spec(ExecutorSpec("a"), ExecutorSpec("b", concurrency=1)))]
+
+    assert found == [64, 1]
+
+
+def test_search_paths_reach_the_worker() -> None:
+    (child,) = children(spec(ExecutorSpec("a", "exec.yml", extra_search_paths=("/lib",), folder=Path("/x"))))
+
+    assert child.options == {"base_dir": "/x", "uses": "exec.yml", "extra_search_paths": ("/lib",)}
+
+
 def test_options_that_are_settings_reach_the_worker() -> None:
     (child,) = children(spec(ExecutorSpec("encoder", options={"exit_on_exceptions": ["OSError"], "volumes": ["/a"]})))
 
@@ -140,6 +152,18 @@ def test_only_a_flow_with_floating_executors_waits_for_its_queues_before_it_ends
 
     assert make_plan(seal(spec(*executors)), URL).settle is None
     assert make_plan(seal(spec(*executors, floating="b")), URL).settle is not None
+
+
+def test_executors_that_do_not_fit_are_refused_when_their_workers_have_said_what_they_offer() -> None:
+    nodes = (Node("a"), Node("b", ("a",)))
+    flow = FlowSpec(Graph("shop", nodes), (ExecutorSpec("a"), ExecutorSpec("b")), GatewaySpec((ListenAt("http", 8080),)))
+    check = make_plan(seal(flow), URL).check
+    text, number = ({"properties": {"x": {"type": kind}}} for kind in ("string", "number"))
+    assert check is not None
+
+    check({"a": [{"name": "/e", "response_schema": text}], "b": [{"name": "/e", "request_schema": text}]})
+    with pytest.raises(FlowError, match="a -> b, /e: field 'x': a gives string, b takes number"):
+        check({"a": [{"name": "/e", "response_schema": text}], "b": [{"name": "/e", "request_schema": number}]})
 
 
 def test_the_broker_is_the_files_then_the_environments_then_an_own_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import click
 
 from streamflow._version import __version__
 from streamflow.broker.errors import Code, RuntimeFailToStart, StreamflowError
-from streamflow.exits import FAILED, INTERRUPTED, OK, TEXTS, exit_code
+from streamflow.broker.exit_codes import FAILED, INTERRUPTED, OK, TEXTS, exit_code
 
-from . import broker, flow, gateway, hello, ping, worker
+from . import broker, export, flow, gateway, hello, ping, worker
 from .group import Group
 from .options import State, common
 from .version import full_version
@@ -39,7 +39,7 @@ def cli() -> None:
     """Serve ML pipelines on a durable queue."""
 
 
-for command in (flow.flow, flow.deployment, gateway.gateway, worker.worker, broker.broker, ping.ping, hello.hello):
+for command in (flow.flow, flow.deployment, gateway.gateway, worker.worker, broker.broker, ping.ping, export.export, hello.hello):
     cli.add_command(command)
 
 

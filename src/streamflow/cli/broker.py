@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from streamflow.broker.errors import RuntimeFailToStart
-from streamflow.exits import INTERRUPTED, OK
+from streamflow.broker.exit_codes import INTERRUPTED, OK
 
 from .options import State, common, flag, start_logging
 

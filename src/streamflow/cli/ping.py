@@ -9,7 +9,7 @@ import click
 
 from streamflow import probes
 from streamflow.broker.errors import InvalidInput, StreamflowError
-from streamflow.exits import FAILED, OK
+from streamflow.broker.exit_codes import FAILED, OK
 
 from .options import common, flag
 

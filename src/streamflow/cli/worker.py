@@ -21,6 +21,7 @@ from .options import Assignment, JsonObject, State, broker_url, common, flag, gi
 @flag("--shard", type=click.IntRange(-1), help="Shard it holds.  [default: -1, not sharded]")
 @flag("--workspace", metavar="DIR", help="Folder for the executor's own files.")
 @flag("--py-modules", multiple=True, metavar="FILE", help="Python files to import before `uses` is looked up.")
+@flag("--extra-search-paths", multiple=True, metavar="DIR", help="Folders in which files of `uses` are looked up, after this one.")
 @flag("--uses-with", type=JsonObject(), metavar="JSON", help="Constructor arguments.")
 @flag("--uses-metas", type=JsonObject(), metavar="JSON", help="Metas, over those of the file.")
 @flag("--uses-requests", type=JsonObject(), metavar="JSON", help="Endpoint to method name.")
@@ -30,7 +31,7 @@ from .options import Assignment, JsonObject, State, broker_url, common, flag, gi
 @flag("--env", type=Assignment(), multiple=True, metavar="KEY=VALUE", help="Environment of the executor.")
 @common
 @click.pass_obj
-def worker(state: State, /, env: tuple[tuple[str, str], ...], **flags: Any) -> int:
+def worker(state: State, /, env: tuple[tuple[str, str], ...], extra_search_paths: tuple[str, ...], **flags: Any) -> int:
     """Run one replica of an executor until Ctrl-C."""
     os.environ.update(env)
     from streamflow.broker.settings import WorkerSettings  # pydantic, and below docarray: 0.4 s
@@ -38,7 +39,7 @@ def worker(state: State, /, env: tuple[tuple[str, str], ...], **flags: Any) -> i
 
     start_logging(state)
     logs.rename(str(flags["name"] or "worker"))
-    return service.run(WorkerSettings(**given(flags)), report=say)
+    return service.run(WorkerSettings(**given(flags)), report=say, extra_search_paths=extra_search_paths)
 
 
 def say(doing: str, message: str = "", /, **_facts: Any) -> None:

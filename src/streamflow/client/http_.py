@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from datetime import datetime
-from functools import partial
 from typing import Any
 
 import aiohttp
@@ -17,31 +15,19 @@ import orjson
 
 from streamflow.broker import codec
 from streamflow.broker.envelope import JSON
-from streamflow.broker.errors import OK, Code, Status
+from streamflow.broker.errors import OK
 
 from .address import Address
-from .errors import RequestTimeout, ServerUnavailable, error_of, named_status
+from .errors import RequestTimeout, ServerUnavailable, error_of
+from .json_wire import failure, is_ours, json_object, response
 from .plain import plain, to_json
-from .results import DataRequest, Header, Parts, Route
+from .results import DataRequest, Header, Parts
 from .sse import events
 from .task_link import TaskLink
 from .transport import Ask, Link, Metadata, Outgoing
 
-_CODES: dict[int, Code] = {
-    400: Code.INVALID_ARGUMENT,
-    401: Code.UNAUTHENTICATED,
-    403: Code.PERMISSION_DENIED,
-    404: Code.NOT_FOUND,
-    405: Code.NOT_FOUND,
-    413: Code.TOO_LARGE,
-    422: Code.INVALID_ARGUMENT,
-    429: Code.RESOURCE_EXHAUSTED,
-    503: Code.UNAVAILABLE,
-    504: Code.DEADLINE_EXCEEDED,
-}
 _UNLISTED = (404, 405)
 _HEADERS = {"content-type": "application/json", "accept": "application/json"}
-_SHOWN = 300
 
 
 class HttpTransport:
@@ -70,7 +56,7 @@ class HttpTransport:
         try:
             async with self._session.get(url, data=_document(ask, request), headers=headers, timeout=timeout) as reply:
                 if reply.status >= 300:
-                    raise error_of(_failure(reply.status, _object(await reply.read())), request.request_id)
+                    raise error_of(failure(reply.status, json_object(await reply.read())), request.request_id)
                 async for name, data in events(reply.content.iter_any()):
                     part = _part(name, data, ask, request)
                     if part is None:
@@ -85,7 +71,7 @@ class HttpTransport:
         status, body = await self._exchange("GET", "/dry_run", b"", ask)
         if status in _UNLISTED:  # a single jina Executor over HTTP has its health check only
             status, body = await self._exchange("GET", "/", b"", ask)
-        answer = _object(body)
+        answer = json_object(body)
         if status >= 300 or answer.get("code") not in (None, 0, "SUCCESS"):
             raise ServerUnavailable(f"{self.address}: {answer.get('description') or f'HTTP {status}'}")
 
@@ -100,7 +86,7 @@ class HttpTransport:
         """HTTP status and body of the answer. Raises `ServerUnavailable` or `RequestTimeout`."""
         path = self.path(ask.endpoint)
         status, answer = await self._exchange("POST", path, body, ask)
-        if status in _UNLISTED and ask.endpoint not in self._paths and not _is_ours(answer):
+        if status in _UNLISTED and ask.endpoint not in self._paths and not is_ours(answer):
             self._paths[ask.endpoint] = await self._find(ask)
             if self._paths[ask.endpoint] != path:
                 return await self._exchange("POST", self._paths[ask.endpoint], body, ask)
@@ -111,7 +97,7 @@ class HttpTransport:
         async with self._listing:
             if self._listed is None:
                 _, body = await self._exchange("GET", "/openapi.json", b"", ask)
-                self._listed = _object(body).get("paths") or {}
+                self._listed = json_object(body).get("paths") or {}
         own = self.path(ask.endpoint)
         for path in (own, "/default"):
             if "post" in self._listed.get(path, ()):
@@ -140,7 +126,7 @@ class _HttpLink(TaskLink):
 
     async def call(self, request: Outgoing) -> DataRequest:
         status, answer = await self._transport.post(self._body(request), self._ask)
-        return _response(status, answer, self._ask, request.request_id)
+        return response(status, answer, self._ask, request.request_id)
 
     def _body(self, request: Outgoing) -> bytes:
         # `header` first, and routing keys nowhere else: a streamflow gateway then reads it without parsing the documents.
@@ -155,53 +141,12 @@ class _HttpLink(TaskLink):
         return b"".join((b'{"header":', header, b',"parameters":', self._parameters, b',"data":', documents, b"}"))
 
 
-def _response(status: int, answer: bytes, ask: Ask, request_id: str) -> DataRequest:
-    values = _object(answer)
-    outcome = OK if status < 300 else _failure(status, values)
-    header = values.get("header") or {}
-    parts = Parts(
-        Header(header.get("requestId") or header.get("request_id") or request_id, outcome, ask.endpoint, ask.target_executor),
-        answer if outcome is OK and values.get("data") else b"",
-        JSON,
-        partial(_dict, values.get("parameters")),
-        partial(_routes, values.get("routes")),
-    )
-    return DataRequest(parts, ask.doc_type)
-
-
-def _failure(http: int, values: dict[str, Any]) -> Status:
-    """The status in an error answer: our wire code where there is one, jina's status, FastAPI's `detail`, or the HTTP code alone."""
-    status = (values.get("header") or {}).get("status") or {}
-    raised = status.get("exception") or {}
-    detail = values.get("detail")
-    text = status.get("description") or (detail if isinstance(detail, str) else orjson.dumps(detail).decode()[:_SHOWN])
-    found = named_status(
-        raised.get("name", ""), text, tuple(raised.get("args", ())), tuple(raised.get("stacks", ())), raised.get("executor") or ""
-    )
-    code = values.get("code")
-    exact = Code(code) if code in set(Code) else _CODES.get(http, Code.EXECUTOR_ERROR if http in (499, 500) else Code.INTERNAL)
-    return Status(exact, found.description, found.exception, found.args, found.stacks, found.executor)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    """The JSON object in `body`; what is no JSON (a proxy's error page) becomes the text of an error."""
-    try:
-        values = orjson.loads(body) if body else {}
-    except orjson.JSONDecodeError:
-        values = {"detail": body[:_SHOWN].decode("utf-8", "replace")}
-    return values if isinstance(values, dict) else {}
-
-
-def _is_ours(body: bytes) -> bool:
-    return _object(body).get("code") == Code.NOT_FOUND.value
-
-
 def _part(name: str, data: str, ask: Ask, request: Outgoing) -> DataRequest | None:
     """The answer in one event, None for the end. Raises the error that an `error` event holds."""
     if name == "end":
         return None
     if name == "error":
-        raise error_of(_failure(500, _object(data.encode())), request.request_id)
+        raise error_of(failure(500, json_object(data.encode())), request.request_id)
     parts = Parts(Header(request.request_id, OK, ask.endpoint, ask.target_executor), b"[%b]" % data.encode(), JSON)
     return DataRequest(parts, ask.doc_type)
 
@@ -214,20 +159,9 @@ def _headers(ask: Ask) -> dict[str, str]:
 
 
 def _document(ask: Ask, request: Outgoing) -> bytes:
-    """The body that asks a streaming endpoint: the document alone, as Jina has it; only with parameters the form of other requests."""
+    """The body that asks a streaming endpoint: the document alone, as Jina has it; the form of other requests where more is to be said."""
     documents = codec.encode(request.docs, JSON).strip()
-    if not ask.parameters:
+    if not ask.parameters and not ask.target_executor:
         return documents[1:-1]
-    return b'{"data":%b,"parameters":%b}' % (documents, to_json(plain(ask.parameters)))
-
-
-def _dict(values: Any) -> dict[str, Any]:
-    return dict(values or {})
-
-
-def _routes(routes: Any) -> list[Route]:
-    return [Route(route.get("executor", ""), _unix(route.get("startTime")), _unix(route.get("endTime"))) for route in routes or ()]
-
-
-def _unix(text: str | None) -> float:
-    return datetime.fromisoformat(text).timestamp() if text else 0.0
+    target = orjson.dumps(ask.target_executor or None)
+    return b'{"data":%b,"targetExecutor":%b,"parameters":%b}' % (documents, target, to_json(plain(ask.parameters)))

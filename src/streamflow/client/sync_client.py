@@ -106,9 +106,10 @@ class SyncClient(ClientBase):
         metadata: Pairs = None,
         headers: Pairs = None,
     ) -> Iterator[Any]:
-        """Send one document to a streaming endpoint; yields its documents as they come. Over gRPC and HTTP.
+        """Send one document to a streaming endpoint; yields its documents as they come; leaving the loop early ends it there.
 
-        Jina's HTTP servers take no parameters here. Raises as `post` does.
+        A slow reader holds the endpoint back. Jina's own servers take no parameters over HTTP, and do not stream over WebSocket.
+        Raises as `post` does, after the documents that came before.
         """
         post = self._plan(
             on,

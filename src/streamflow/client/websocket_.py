@@ -1,25 +1,34 @@
-"""Requests over WebSocket: one socket for each post(), Jina's messages in its `bytes` sub-protocol, which every gateway speaks."""
+"""Requests over WebSocket: one socket for each post(), Jina's messages in its `bytes` sub-protocol, which every gateway speaks.
+
+Streaming endpoints are asked in the `json` sub-protocol of streamflow's gateways, one socket for each stream.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 import weakref
 from collections.abc import AsyncGenerator
 
 import aiohttp
+import orjson
 from google.protobuf.message import DecodeError
 
+from streamflow.broker import codec
+from streamflow.broker.envelope import JSON
 from streamflow.broker.errors import OK, StreamflowError
 from streamflow.gateway.proto import shallow_pb2 as jina
 
 from .address import Address
-from .errors import ServerUnavailable
+from .errors import RequestTimeout, ServerUnavailable
+from .json_wire import json_object, response
+from .plain import plain, to_json
 from .results import DataRequest
 from .stream_link import StreamLink
 from .transport import Ask, Link, Metadata, Outgoing
 from .wires import JinaWire, status_of
 
-_PROTOCOL = "bytes"
+_BYTES, _JSON = "bytes", "json"
 _END = b"\x01"
 _CLOSED = (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSING, aiohttp.WSMsgType.CLOSED)
 _NORMAL = (1000, None)
@@ -38,8 +47,30 @@ class WebSocketTransport:
         return _SocketLink(self, ask)
 
     async def stream(self, ask: Ask, request: Outgoing) -> AsyncGenerator[DataRequest, None]:
-        raise StreamflowError("streaming endpoints are served over gRPC and HTTP: use one of these protocols for stream_doc()")
-        yield  # an async generator, as the others are
+        deadline = None if ask.timeout_s is None else time.monotonic() + ask.timeout_s
+        socket = await self.connect("/", _headers(ask), _JSON)
+        try:
+            if socket.protocol != _JSON:
+                raise StreamflowError(f"{self.address}: this server does not stream over WebSocket: use gRPC or HTTP for stream_doc()")
+            await socket.send_bytes(_question(ask, request))
+            is_last = False
+            while not is_last:
+                answer = await self._next(socket, ask, deadline)
+                values = json_object(answer)
+                # A gateway without streams gives one answer, which does not say whether it is the last.
+                is_last = values.get("final", True)
+                yield response(500 if "code" in values else 200, answer, ask, request.request_id)
+        finally:
+            await socket.close()
+
+    async def _next(self, socket: aiohttp.ClientWebSocketResponse, ask: Ask, deadline: float | None) -> bytes:
+        try:
+            message = await socket.receive(None if deadline is None else max(0.001, deadline - time.monotonic()))
+        except TimeoutError:
+            raise RequestTimeout(f"{self.address}: the stream did not end within {ask.timeout_s} s") from None
+        if message.type not in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY):
+            raise ServerUnavailable(f"{self.address}: the stream ended before its last part: socket closed with {socket.close_code}")
+        return message.data if isinstance(message.data, bytes) else str(message.data).encode()
 
     async def ready(self, timeout_s: float, metadata: Metadata) -> None:
         async with asyncio.timeout(timeout_s):
@@ -53,11 +84,11 @@ class WebSocketTransport:
         if status is None or status_of(status) is not OK:
             raise ServerUnavailable(f"{self.address}: {status.description if status else 'the socket was closed'}")
 
-    async def connect(self, path: str, metadata: Metadata) -> aiohttp.ClientWebSocketResponse:
+    async def connect(self, path: str, metadata: Metadata, protocol: str = _BYTES) -> aiohttp.ClientWebSocketResponse:
         """A socket at `path`. Raises `ServerUnavailable`."""
         try:
             url = self._base + path
-            socket = await self._session.ws_connect(url, protocols=(_PROTOCOL,), headers=dict(metadata), max_msg_size=0)
+            socket = await self._session.ws_connect(url, protocols=(protocol,), headers=dict(metadata), max_msg_size=0)
         except (aiohttp.ClientError, OSError) as error:
             raise ServerUnavailable(f"{self.address}: {error or type(error).__name__}") from error
         self._sockets.add(socket)
@@ -111,3 +142,15 @@ class _SocketLink(StreamLink):
             return self._wire.read(data)
         except DecodeError as error:
             raise StreamflowError(f"{self._transport.address}: an answer that is no DataRequestProto: {error}") from error
+
+
+def _headers(ask: Ask) -> Metadata:
+    timeout = (("x-streamflow-timeout-ms", str(ask.timeout_s * 1000)),) if ask.timeout_s else ()
+    return (*ask.metadata, *ask.trace.items(), *timeout)
+
+
+def _question(ask: Ask, request: Outgoing) -> bytes:
+    """The message that asks for a stream."""
+    header = orjson.dumps({"requestId": request.request_id, "execEndpoint": ask.endpoint, "targetExecutor": ask.target_executor or None})
+    documents = codec.encode(request.docs, JSON)
+    return b'{"header":%b,"stream":true,"parameters":%b,"data":%b}' % (header, to_json(plain(ask.parameters)), documents)

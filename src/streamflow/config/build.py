@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,8 +19,9 @@ Given = dict[str, Any]
 DEFAULT_PROTOCOL = "grpc"
 YAML_SUFFIXES = (".yml", ".yaml", ".jaml")
 _HERE = frozenset({"0.0.0.0", "127.0.0.1", "localhost", "::", "::1"})
+BRIDGE = "streamflow.bridge.Bridge"
 _NODE_AS_GIVEN = (
-    "replicas", "shards", "when", "floating", "external", "external_flow", "external_executor", "no_reduce", "partitions", "allow_partial",
+    "replicas", "shards", "when", "floating", "external_flow", "external_executor", "no_reduce", "partitions", "allow_partial",
     "retries", "max_deliver", "ack_wait_s",
 )  # fmt: skip
 _EXECUTOR_AS_GIVEN = (
@@ -49,18 +51,25 @@ class Source(Protocol):
 
 
 def node_of(given: Given) -> Node:
-    """The routing side of an executor; `given` has `name` and `needs`."""
+    """The routing side of an executor; `given` has `name` and `needs`.
+
+    One that is external by its address is an ordinary executor here: workers of this flow, the bridge, pass its requests on.
+    """
     given = {**given["queue"].given(), **given} if "queue" in given else given
+    hosts = addresses_of(given)
     known = {name: given[name] for name in _NODE_AS_GIVEN if name in given}
     return Node(
         given["name"],
         tuple(given["needs"]),
         polling={endpoint: Polling(value) for endpoint, value in given.get("polling", {}).items()},
-        hosts=_hosts(given),
+        external=bool(given.get("external")) and not hosts,
+        hosts=hosts,
         retry_on=tuple(given.get("retry_on", ())),
         timeout_ready_ms=given.get("timeout_ready", 600_000),
         options={
-            name: value for name, value in given.items() if name not in (*_NODE_AS_GIVEN, "name", "needs", "polling", "retry_on", "queue")
+            name: value
+            for name, value in given.items()
+            if name not in (*_NODE_AS_GIVEN, "name", "needs", "external", "polling", "retry_on", "queue")
         },
         **known,
     )
@@ -68,17 +77,42 @@ def node_of(given: Given) -> Node:
 
 def build_spec(graph: Graph, executors: list[Given], gateway: Given, source: Source, ports: list[int]) -> FlowSpec:
     """The finished flow. Raises `FlowError` for files that do not exist and ports that do not fit the protocols."""
+    for given in executors:
+        _warn_of_addresses(given)
     broker = source.shared.get("broker")
+    if not source.shared.get("name") and ((broker and broker.url) or os.environ.get("STREAMFLOW_BROKER_URL")):
+        log.warning("this flow has no name, so it is %r on a broker that others may use too: give it one", graph.flow)
     store = broker.store if broker else None
     return FlowSpec(
         graph,
-        tuple(executor_spec(given, source.folder) for given in executors if not given.get("external")),
+        tuple(_spec_of(given, source.folder) for given in executors if not given.get("external") or addresses_of(given)),
         gateway_spec(gateway, source.folder, ports),
         broker_url=broker.url if broker else None,
         store=source.folder / store if store else None,
         reload=bool(source.shared.get("reload")),
         sources=source.sources,
         options={name: source.shared[name] for name in _FLOW_OPTIONS if name in source.shared},
+    )
+
+
+def _spec_of(given: Given, folder: Path) -> ExecutorSpec:
+    addresses = addresses_of(given)
+    return bridge_spec(given, addresses, folder) if addresses else executor_spec(given, folder)
+
+
+def bridge_spec(given: Given, addresses: tuple[str, ...], folder: Path) -> ExecutorSpec:
+    """The workers that pass the requests of an executor on to gateways elsewhere."""
+    arguments: Given = {"addresses": list(addresses), "tls": given.get("tls"), "metadata": given.get("grpc_metadata")}
+    arguments |= {"protocol": protocols_of(given)[0] if "protocol" in given else None, "retries": given.get("retries")}
+    return ExecutorSpec(
+        given["name"],
+        uses=BRIDGE,
+        uses_with={name: value for name, value in arguments.items() if value is not None},
+        replicas=given.get("replicas", 1),
+        concurrency=given.get("concurrency"),
+        env=given.get("env", {}),
+        timeout_ready_ms=given.get("timeout_ready", 600_000),
+        folder=folder,
     )
 
 
@@ -154,13 +188,13 @@ def ports_of(gateway: Given) -> list[int]:
     return ports or [0] * len(protocols)
 
 
-def _hosts(given: Given) -> tuple[str, ...]:
-    """Addresses of an external executor: "h:p" each, or hosts and ports side by side, or one host with several ports."""
+def addresses_of(given: Given) -> tuple[str, ...]:
+    """Addresses of an external executor: "h:p" each, or hosts and ports side by side, or one host with several ports; () = it has none."""
     hosts, ports = given.get("host") or [], given.get("port") or []
     if not given.get("external"):
-        if any(host not in _HERE for host in hosts):
-            log.warning("executor %r: host has no effect: workers listen nowhere; for one that runs elsewhere set external", given["name"])
         return ()
+    if hosts or ports:
+        _check_bridged(given)
     if not ports:
         return tuple(hosts)
     hosts = hosts or ["localhost"]
@@ -170,7 +204,28 @@ def _hosts(given: Given) -> tuple[str, ...]:
         ports = ports * len(hosts)
     if len(hosts) != len(ports):
         raise FlowError(f"executor {given['name']!r}: {len(hosts)} hosts and {len(ports)} ports")
-    return tuple(host if ":" in host else f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+    return tuple(host if _has_port(host) else f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+
+
+def _has_port(host: str) -> bool:
+    return ":" in host.rpartition("://")[2]
+
+
+def _check_bridged(given: Given) -> None:
+    """Raise `FlowError` for what an executor that is external by its address cannot have beside it."""
+    wrong = [name for name in ("external_flow", "external_executor", "shards") if given.get(name) not in (None, 1)]
+    if wrong:
+        raise FlowError(f"executor {given['name']!r}: {wrong[0]}: host and port name a gateway, behind which this is not ours to say")
+
+
+def _warn_of_addresses(given: Given) -> None:
+    """`host` and `protocol` of an executor that runs here."""
+    if given.get("external"):
+        return
+    if "protocol" in given:
+        log.warning("executor %r: protocol has no effect: workers listen nowhere; set it for the gateway", given["name"])
+    if any(host not in _HERE for host in given.get("host") or []):
+        log.warning("executor %r: host has no effect: workers listen nowhere; for one that runs elsewhere set external", given["name"])
 
 
 def _places(given: Given, folder: Path) -> list[Path]:

@@ -12,10 +12,18 @@ from pydantic import AliasChoices, BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from streamflow.broker.errors import FlowError
+from streamflow.broker.yaml_tree import KeyPath, Tree, dotted
 
 from .models import EFFECT
-from .tree import KeyPath, Tree
 
+_HEADS = "there is no head here that would run it; add it as an executor of the flow, before or behind this one"
+# What Jina has and this engine does not, and what to do instead.
+REFUSED = {
+    "uses_before": _HEADS,
+    "uses_after": _HEADS,
+    "uses_before_address": _HEADS,
+    "uses_after_address": _HEADS,
+}
 _INSTANCE = re.compile(r" or instance of \w+")
 log = logging.getLogger(__name__)
 Model = TypeVar("Model", bound=BaseModel)
@@ -24,19 +32,13 @@ Model = TypeVar("Model", bound=BaseModel)
 def check_tree(model: type[Model], tree: Tree) -> Model:
     """The checked content of a file. Raises `FlowError`, a line per problem: `flow.yml:12: executors[1].replicas: Input should be ...`."""
     if not isinstance(tree.value, Mapping):
-        raise FlowError(f"{tree.where()}: expected a mapping with `jtype`, got {type(tree.value).__name__}")
-    return _check(model, tree.value, lambda path: f"{tree.where(path)}: {dotted(path)}")
+        raise tree.error(f"expected a mapping with `jtype`, got {type(tree.value).__name__}")
+    return _check(model, tree.value, lambda path: tree.where(*path))
 
 
 def check_keywords(model: type[Model], arguments: Mapping[str, Any], who: str) -> Model:
     """The checked keywords of a Python call; messages start with `who` ("executors[1] 'encoder'")."""
     return _check(model, arguments, lambda path: f"{who}: {dotted(path)}" if path else who)
-
-
-def dotted(path: KeyPath) -> str:
-    """ "executors[1].replicas"."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
-    return text.removeprefix(".")
 
 
 def _check(model: type[Model], data: Mapping[str, Any], say: Callable[[KeyPath], str]) -> Model:
@@ -54,8 +56,10 @@ def _check(model: type[Model], data: Mapping[str, Any], say: Callable[[KeyPath],
 def _line(model: type[BaseModel], data: Any, error: ErrorDetails, say: Callable[[KeyPath], str]) -> str:
     path = _path(data, error)
     if error["type"] == "extra_forbidden":
-        return f"{say(path)}: unknown key{_meant(path, model)}"
-    return f"{say(path)}: {_INSTANCE.sub('', error['msg'].removeprefix('Value error, '))}"
+        return f"{say(path)}: {REFUSED.get(str(path[-1])) or f'unknown key{_meant(path, model)}'}"
+    given = error["input"]
+    hint = "; a comma does not belong at the end of a line" if isinstance(given, str) and given.endswith(",") else ""
+    return f"{say(path)}: {_INSTANCE.sub('', error['msg'].removeprefix('Value error, '))}{hint}"
 
 
 def _path(data: Any, error: ErrorDetails) -> KeyPath:

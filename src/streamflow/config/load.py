@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from streamflow.broker.errors import FlowError
+from streamflow.broker.yaml_tree import Tree, from_data, parse, read
+from streamflow.broker.yaml_variables import resolve
 
 from .check import check_keywords, check_tree
 from .definition import Definition, Given
 from .models import Arguments, DeploymentArguments, DeploymentFile, ExecutorFile, FlowArguments, FlowFile, OneExecutor, Served
-from .tree import Tree, from_data, read_file, read_text
-from .variables import resolve
+from .save import keep_files
 
 Source = str | Path | Mapping[str, Any] | IO[str]
 DEPLOYMENT_NAME = "executor"
+_URL = re.compile(r"[a-zA-Z][\w+.-]*://")
 
 
 def read_source(source: Source, context: Mapping[str, Any] | None = None) -> Tree:
@@ -32,10 +35,10 @@ def load_flow(source: Source, *, context: Mapping[str, Any] | None = None, overr
         file.arguments, {"name": file.name, "broker": file.broker}, check_keywords(FlowArguments, overrides or {}, "Flow").given()
     )
     if "uses" in shared:
-        raise FlowError(f"{tree.where(('with', 'uses'))}: with.uses: a flow file cannot start from another one")
+        raise tree.error("a flow file cannot start from another one", "with", "uses")
     definition = _definition(tree, shared)
     definition.gateway = file.gateway.given() if file.gateway else {}
-    definition.where = lambda index: f"{tree.where(('executors', index))}: executors[{index}]"
+    definition.where = lambda index: tree.where("executors", index)
     for executor in file.executors or []:
         definition.append(executor.given())
     definition.graph()
@@ -68,6 +71,15 @@ def deployment_of(given: Given, definition: Definition) -> Definition:
     return definition
 
 
+def executor_of(deployment: Definition) -> Given:
+    """The arguments of a deployment's executor for a flow that takes it in; a name that nobody gave is left out."""
+    given = {name: value for name, value in deployment.executors[0].items() if name != "needs"}
+    if "name" not in deployment.shared:
+        del given["name"]
+    keep_files(given, deployment.folder)
+    return {**given, "extra_search_paths": [*given.get("extra_search_paths", ()), str(deployment.folder)]}
+
+
 def load_executor_file(source: Source, *, context: Mapping[str, Any] | None = None) -> ExecutorFile:
     """A checked `exec.yml`. Raises `FlowError` with file and line."""
     return check_tree(ExecutorFile, read_source(source, context))
@@ -77,31 +89,33 @@ def jtype_of(tree: Tree) -> str:
     """What a file is: its `jtype`, or by its keys; "" when it does not tell."""
     value = tree.value
     if not isinstance(value, Mapping):
-        raise FlowError(f"{tree.where()}: expected a mapping with `jtype`, got {type(value).__name__}")
+        raise tree.error(f"expected a mapping with `jtype`, got {type(value).__name__}")
     return str(value.get("jtype") or ("Flow" if "executors" in value or "gateway" in value else ""))
 
 
 def _check_jtype(tree: Tree, expected: tuple[str, ...]) -> None:
     jtype = jtype_of(tree) or expected[0]
     if jtype not in expected:
-        raise FlowError(f"{tree.where(('jtype',))}: jtype: this is a {jtype}, not a {expected[0]}")
+        raise tree.error(f"this is a {jtype}, not a {expected[0]}", "jtype")
 
 
 def _parse(source: Source) -> Tree:
     if isinstance(source, Mapping):
         return from_data(source)
     if isinstance(source, Path):
-        return read_file(source)
+        return read(source)
     if not isinstance(source, str):
-        return read_text(source.read(), file=str(getattr(source, "name", "text stream")))
+        return parse(source.read(), str(getattr(source, "name", "text stream")))
     is_inline = "\n" in source or source.lstrip().startswith(("{", "!", "jtype:"))
-    return read_text(source) if is_inline else read_file(source)
+    if not is_inline and _URL.match(source):
+        raise FlowError(f"{source}: definitions are not loaded from a URL: download the file and give its path")
+    return parse(source) if is_inline else read(source)
 
 
 def _definition(tree: Tree, shared: Given) -> Definition:
-    if tree.folder is None:
+    if tree.file is None:
         return Definition(shared)
-    return Definition(shared, folder=tree.folder, sources=(tree.folder / tree.file,))
+    return Definition(shared, folder=tree.file.parent, sources=(tree.file,))
 
 
 def _merged(arguments: Arguments | None, *over: Given) -> Given:

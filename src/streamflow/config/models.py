@@ -161,10 +161,12 @@ class OneExecutor(ExecutorDefaults):
     external: bool | None = Field(None, description="its workers are started by somebody else")
     external_flow: str | None = Field(None, description="flow name that those workers serve under")
     external_executor: str | None = Field(None, description="executor name that those workers serve under")
-    host: Texts | None = None
-    port: Ports | None = None
-    tls: bool | None = None
-    grpc_metadata: Object | None = None
+    host: Texts | None = Field(
+        None, description="of an external executor: the gateway before it, as host, host:port or URL; several share the load"
+    )
+    port: Ports | None = Field(None, description="of an external executor")
+    tls: bool | None = Field(None, description="encrypt the way to an external executor")
+    grpc_metadata: Object | None = Field(None, description="sent with every request to an external executor")
 
 
 class ExecutorArguments(OneExecutor):
@@ -172,7 +174,7 @@ class ExecutorArguments(OneExecutor):
 
     needs: Texts | None = Field(None, description="executors (or 'gateway') whose output it gets")
     floating: bool | None = Field(None, description="works on a copy and answers nobody")
-    protocol: Protocols | None = without_meaning()
+    protocol: Protocols | None = Field(None, description="what the gateway of an external executor speaks; grpc when not set")
     title: str | None = without_meaning()
     description: str | None = without_meaning()
     cors: bool | None = without_meaning()
@@ -209,7 +211,7 @@ class GatewayArguments(GatewayDefaults):
 
     name: str | None = None
     uses: Uses | None = Field(None, description="own gateway class, as for an executor")
-    uses_with: Object | None = None
+    uses_with: Object | None = Field(None, validation_alias=AliasChoices("uses_with", "with"), description="its constructor arguments")
     replicas: Count | None = Field(None, description="for `streamflow export kubernetes` only")
     floating: bool | None = None
     stateful: bool | None = None

@@ -11,11 +11,11 @@ from typing import Any
 import yaml
 
 from streamflow.broker.errors import FlowError
+from streamflow.broker.yaml_tree import scalar
 
 from .build import YAML_SUFFIXES, as_mapping
 from .definition import Definition, Given
 from .models import Arguments, ExecutorFile
-from .tree import scalar
 
 _ONE_OR_LIST = frozenset({"protocol", "port", "host", "needs", "py_modules"})
 
@@ -35,7 +35,7 @@ _Dumper.add_representer(str, _text)
 
 def flow_yaml(definition: Definition, folder: Path) -> str:
     """The text of a flow file to be put in `folder`. Raises `FlowError` for arguments that are no plain values."""
-    return _dump(
+    return dump_yaml(
         {"jtype": "Flow", "version": "1"}
         | _sections(definition, definition.shared, folder)
         | {"executors": [_section({"name": each["name"], **each}, definition, folder) for each in definition.executors]}
@@ -46,7 +46,7 @@ def deployment_yaml(definition: Definition, folder: Path) -> str:
     """The text of a deployment file to be put in `folder`. Raises `FlowError` for arguments that are no plain values."""
     dropped = ("needs",) if "name" in definition.shared else ("needs", "name")
     executor = {name: value for name, value in definition.executors[0].items() if name not in dropped}
-    return _dump({"jtype": "Deployment", "version": "1"} | _sections(definition, definition.shared | executor, folder))
+    return dump_yaml({"jtype": "Deployment", "version": "1"} | _sections(definition, definition.shared | executor, folder))
 
 
 def _sections(definition: Definition, arguments: Given, folder: Path) -> Given:
@@ -54,7 +54,8 @@ def _sections(definition: Definition, arguments: Given, folder: Path) -> Given:
     return {key: _section(given, definition, folder) for key, given in parts.items() if given}
 
 
-def _dump(data: Given) -> str:
+def dump_yaml(data: Given) -> str:
+    """`data` as text that reads back as it was. Raises `FlowError` for what is no plain value."""
     try:
         return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
     except yaml.YAMLError as error:
@@ -67,7 +68,7 @@ def _section(given: Given, definition: Definition, folder: Path) -> Given:
     if isinstance(given.get("uses"), type):
         section |= _of_class(given["uses"], section.get("py_modules", []))
     if definition.folder != folder:
-        _keep_files(section, definition.folder)
+        keep_files(section, definition.folder)
     return section | {key: section[key][0] for key in section if key in _ONE_OR_LIST and len(section[key]) == 1}
 
 
@@ -92,7 +93,7 @@ def _of_class(kind: type, py_modules: list[str]) -> Given:
     return {"uses": kind.__qualname__, "py_modules": [*py_modules, str(Path(file).resolve())]}
 
 
-def _keep_files(plain: Given, folder: Path) -> None:
+def keep_files(plain: Given, folder: Path) -> None:
     """Make files relative to the old folder absolute, since the new file lies elsewhere."""
     uses = plain.get("uses")
     if isinstance(uses, str) and uses.endswith(YAML_SUFFIXES) and (folder / uses).is_file():

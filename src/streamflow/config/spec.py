@@ -38,7 +38,7 @@ class ExecutorSpec:
     extra_search_paths: tuple[str, ...] = ()
     replicas: int = 1
     shards: int = 1
-    concurrency: int = 1
+    concurrency: int | None = None  # None = the worker's own default
     env: Mapping[str, str] = field(default_factory=dict)
     workspace: str | None = None
     timeout_ready_ms: int = 600_000  # -1 = for ever

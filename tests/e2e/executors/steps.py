@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from docarray import BaseDoc, DocList
+from docarray.typing import NdArray
 
 from streamflow import Executor, requests
 
@@ -15,6 +16,16 @@ class Item(BaseDoc):
     text: str = ""
     number: int = 0
     tags: list[str] = []
+
+
+class Shape(BaseDoc):
+    """A document with all that a hostile client could lie about."""
+
+    text: str = ""
+    vector: NdArray[3] | None = None  # type: ignore[valid-type]  # docarray reads it as a shape
+    free: NdArray | None = None  # type: ignore[type-arg]
+    tags: dict[str, Any] = {}
+    parts: DocList[Item] = DocList[Item]()
 
 
 class Step(Executor):
@@ -32,6 +43,12 @@ class Step(Executor):
         self._write("".join(f"run {os.getpid()} {context.attempt} {time.time():.3f} {doc.id}\n" for doc in docs))
         if self.pause_s:
             time.sleep(self.pause_s)
+        for doc in docs:
+            doc.text += self.mark
+        return docs
+
+    @requests(on="/shapes")
+    def shapes(self, docs: DocList[Shape], **kwargs: Any) -> DocList[Shape]:
         for doc in docs:
             doc.text += self.mark
         return docs

@@ -213,3 +213,14 @@ async def test_a_late_answer_names_the_executor_where_the_request_is(settings: B
         await flow.ready()
         answer = await ask(flow, "/x", deadline=time.time() + 0.3)
         assert "it is at executor 'slow'" in answer.status.description
+
+
+async def test_a_partial_answer_is_given_when_allowed_and_says_what_it_lacks(settings: BrokerSettings, flow_name: str) -> None:
+    nodes = (*DIAMOND[:3], Node("end", needs=("bar", "baz"), allow_partial=True))
+    async with running(settings, Graph(flow_name, nodes), {"foo": Says, "bar": Says}) as flow:
+        flow.start_worker("baz", Says, uses_with={"pause_s": 1.5})
+        flow.start_worker("end", "")
+        await flow.ready()
+        answer = await ask(flow, "/x", deadline=time.time() + 0.8)
+        assert texts(answer) == ["foo was here and got 0 document", "bar was here and got 1 document"]
+        assert answer.results == {"__missing__": {"end": ["baz"]}}

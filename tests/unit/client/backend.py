@@ -132,12 +132,14 @@ class Backend:
         return Answered(asked.docs)
 
     async def talk(self, asked: Asked) -> AsyncIterator[Answered]:
-        """The streaming endpoint: one document for each word; an error where a word is `bad`."""
+        """The streaming endpoint: one document for each word; an error where a word is `bad`, none before `released` where it is `wait`."""
         self.asked.append(asked)
         for position, word in enumerate(asked.docs[0].text.split()):
             if word == "bad":
                 yield Answered(DocList[Item](), Status.of_executor(ValueError("a bad word"), "Talker"))
                 return
+            if word == "wait":
+                await self.released.wait()
             yield Answered(DocList[Item]([Item(text=word + asked.parameters.get("suffix", ""), number=position)]))
 
 

@@ -90,13 +90,40 @@ class HttpServer:
         await response.write(b"event: end\r\n\r\n")
         return response
 
+    async def _talk(self, socket: web.WebSocketResponse, request: web.Request) -> None:
+        """One stream in the `json` sub-protocol."""
+        question = orjson.loads((await socket.receive()).data)
+        assert question["stream"] is True
+        header = question["header"]
+        asked = Asked(
+            header["execEndpoint"],
+            docs_of(orjson.dumps(question["data"]), JSON),
+            question["parameters"],
+            header["targetExecutor"] or "",
+            header["requestId"],
+            float(request.headers.get("x-streamflow-timeout-ms", 0)),
+            dict(request.headers),
+            "parts",
+        )
+        position = 0
+        async for part in self.backend.talk(asked):
+            is_last = part.status.code is not Code.OK
+            await socket.send_bytes(b'{"position":%d,"final":%b,%b' % (position, b"true" if is_last else b"false", _json(asked, part)[1:]))
+            position += 1
+            if is_last:
+                return
+        await socket.send_bytes(b'{"data":[],"position":%d,"final":true}' % position)
+
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        socket = web.WebSocketResponse(protocols=("bytes",))
+        socket = web.WebSocketResponse(protocols=() if self.listed else ("bytes", "json"))
         await socket.prepare(request)
         if request.path == "/dry_run":
             await socket.receive()
             status = Status() if self.ready else Status(Code.UNAVAILABLE, "executor 'first' has no worker")
             await socket.send_bytes(jina_status(status).SerializeToString())
+            return socket
+        if socket.ws_protocol == "json":
+            await self._talk(socket, request)
             return socket
         tasks: set[asyncio.Task[None]] = set()
 

@@ -1,4 +1,4 @@
-"""stream_doc(): one document in, documents out as they come, by gRPC (both interfaces) and server-sent events."""
+"""stream_doc(): one document in, documents out as they come, by gRPC (both interfaces), server-sent events and WebSocket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.client.backend import Item
 from tests.unit.client.servers import Running, protocol, serving
 
 
-@pytest.fixture(params=["grpc", "jina", "http"])
+@pytest.fixture(params=["grpc", "jina", "http", "websocket"])
 def kind(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
@@ -71,10 +71,20 @@ async def test_the_async_client_streams(kind: str, server: Running) -> None:
         assert [doc.text async for doc in client.stream_doc("/talk", Item(text="a b c"), return_type=Item)] == ["a", "b", "c"]
 
 
-def test_websocket_says_which_protocols_stream() -> None:
+def test_a_server_without_streams_over_websocket_is_named() -> None:
     with (
         serving("websocket") as server,
         Client("127.0.0.1", server.port, "websocket") as client,
-        pytest.raises(StreamflowError, match="over gRPC and HTTP"),
     ):
-        next(client.stream_doc("/talk", Item(text="a")))
+        server.server.listed = ("/talk",)
+        with pytest.raises(StreamflowError, match="does not stream over WebSocket"):
+            next(client.stream_doc("/talk", Item(text="a")))
+
+
+def test_a_socket_that_closes_in_the_middle_is_no_end_of_a_stream() -> None:
+    with serving("websocket") as server, Client("127.0.0.1", server.port, "websocket") as client:
+        stream = client.stream_doc("/talk", Item(text="a wait b"), return_type=Item)
+        assert next(stream).text == "a"
+        server.stop()
+        with pytest.raises(ServerUnavailable, match="before its last part"):
+            next(stream)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import grpc
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
@@ -51,8 +53,9 @@ async def test_watchers_see_every_change_until_the_end(grpc_server: tuple[GrpcSe
         assert (await watch.read()).status == NOT_SERVING
         dispatcher.connected = True
         assert (await watch.read()).status == SERVING
+        last = asyncio.ensure_future(watch.read())  # pending before the end: grpc.aio reads nothing more from a call that is done
         await server.stop(5)
-        assert (await watch.read()).status == NOT_SERVING
+        assert (await last).status == NOT_SERVING
         assert await watch.read() is grpc.aio.EOF
 
 

@@ -26,7 +26,7 @@ def test_the_committed_files_are_what_the_sources_give(tmp_path: Path) -> None:
 
 
 def shape(descriptor: Descriptor) -> dict[str, Any]:
-    return {field.name: (field.number, field.type, field.label) for field in descriptor.fields}
+    return {field.name: (field.number, field.type, field.message_type and field.message_type.full_name) for field in descriptor.fields}
 
 
 @pytest.mark.parametrize("file", sorted(POOL.FindFileByName("docarray.proto").message_types_by_name))

@@ -60,6 +60,25 @@ async def test_where_the_document_comes_from(
     assert sent == ({"data": [document]} if document is not None else options["json"])
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "accept", "is_stream"),
+    [
+        ("POST", "/hello", "*/*", True),
+        ("POST", "/hello", "application/json", False),
+        ("GET", "/hello", "application/json", True),
+        ("POST", "/echo", "application/json", False),
+        ("POST", "/echo", "text/event-stream", True),
+        ("GET", "/echo", "text/event-stream", True),
+    ],
+)
+async def test_who_gets_a_stream(http: Session, method: str, path: str, accept: str, is_stream: bool) -> None:
+    async with http.request(method, path, json={"data": [{"text": "x"}]}, headers={"accept": accept}) as response:
+        assert response.status == 200
+        assert (response.content_type == "text/event-stream") == is_stream
+        if not is_stream:
+            assert (await response.json())["data"] == [{"text": "x"}]
+
+
 async def test_an_error_before_the_first_document_is_a_plain_answer(http: Session, dispatcher: EchoDispatcher) -> None:
     dispatcher.parts = 0
     dispatcher.statuses["/hello"] = Status(Code.INVALID_ARGUMENT, "text: required")

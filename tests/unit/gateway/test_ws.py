@@ -23,7 +23,7 @@ from .echoing import ENDPOINTS, EchoDispatcher
 
 Session = aiohttp.ClientSession
 Socket = aiohttp.ClientWebSocketResponse
-BYTES = {"protocols": ("bytes",)}
+BYTES: Any = {"protocols": ("bytes",)}
 
 
 async def ask(socket: Socket, message: Any) -> Any:
@@ -141,6 +141,19 @@ async def test_streaming_endpoints_answer_once_per_document(http: Session) -> No
         replies += [await answer(socket) for _ in range(3)]
         assert [(reply["position"], reply["final"]) for reply in replies] == [(0, False), (1, False), (2, False), (3, True)]
         assert {reply["header"]["requestId"] for reply in replies} == {"s"}
+
+
+async def test_a_message_says_whether_it_wants_a_stream(http: Session, dispatcher: EchoDispatcher) -> None:
+    async with http.ws_connect("/") as socket:
+        replies = [await ask(socket, {"execEndpoint": "/echo", "stream": True, "data": [{"text": "x"}]})]
+        replies += [await answer(socket) for _ in range(3)]
+        assert [reply["final"] for reply in replies] == [False, False, False, True], "any endpoint may be asked for a stream"
+        whole = await ask(socket, {"execEndpoint": "/hello", "stream": False, "data": [{"text": "x"}]})
+        assert "final" not in whole and whole["data"] == [{"text": "x"}]
+        inside = await ask(socket, {"execEndpoint": "/echo", "data": [{"stream": True}]})
+        assert "final" not in inside, "a document's own field says nothing"
+        refused = await ask(socket, {"execEndpoint": "/echo", "stream": "yes"})
+        assert refused["code"] == "INVALID_ARGUMENT" and "stream: must be true or false" in refused["detail"]
 
 
 async def test_protobuf_requests(http: Session, dispatcher: EchoDispatcher) -> None:

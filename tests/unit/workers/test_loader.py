@@ -150,6 +150,33 @@ def test_a_file_named_like_the_standard_library_hides_nothing(tmp_path: Path) ->
     assert sys.modules["json"] is json
 
 
+def test_a_file_is_loaded_once_whatever_name_it_is_loaded_under(tmp_path: Path) -> None:
+    executor = "from streamflow.workers.executor import Executor\nclass {}(Executor):\n    pass\n"
+    package = tmp_path / "shelf"
+    package.mkdir()
+    (package / "__init__.py").write_text("from .inner import Inner as Inner\n")
+    (package / "inner.py").write_text(executor.format("Inner"))
+    (tmp_path / "first.py").write_text("from second import Second\n")
+    (tmp_path / "second.py").write_text(executor.format("Second"))
+    by_package = load_executor("Inner", py_modules="shelf/__init__.py", base_dir=tmp_path)
+    assert type(load_executor("Inner", py_modules="shelf/inner.py", base_dir=tmp_path)) is type(by_package)
+    by_import = load_executor("Second", py_modules="first.py", base_dir=tmp_path)
+    assert type(load_executor("Second", py_modules="second.py", base_dir=tmp_path)) is type(by_import)
+
+
+def test_variables_in_an_executor_file_are_put_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "exec.yml"
+    path.write_text("jtype: Defaults\nwith:\n  param1: ${{ ENV.SIZE }}\n  param2: ${{ CONTEXT.two }}\n  param3: ${{root.with.param1}}\n")
+    monkeypatch.setenv("SIZE", "7")
+    executor: Any = load_executor(str(path), context={"two": [2]})
+    assert executor.params == (7, [2], 7)
+    with pytest.raises(FlowError, match=rf"^{path}:4: with.param2: 'two' is not in the context$"):
+        load_executor(str(path))
+    monkeypatch.delenv("SIZE")
+    with pytest.raises(FlowError, match=rf"^{path}:3: with.param1: environment variable 'SIZE' is not set$"):
+        load_executor(str(path), context={"two": 2})
+
+
 def test_load_config_is_the_same_door(tmp_path: Path) -> None:
     executor: Any = Executor.load_config(str(FIXTURES / "single/config.yml"), uses_with={"greeting": "x"}, workspace=tmp_path)
     assert executor.greeting == "x" and Path(executor.workspace) == tmp_path / "greeter"
@@ -178,15 +205,15 @@ def test_the_workspace_may_stand_in_the_file(place: str, tmp_path: Path) -> None
         ("Xyzzyqwerty", "no executor class 'Xyzzyqwerty'; list its file under py_modules"),
         (5, "uses: 5 is no class, text or mapping"),
         (int, "class int does not derive from streamflow.Executor"),
-        ("[1, 2]\n- 3", "<inline>:"),
-        ("- a\n- b", "<inline>:1: an executor is a mapping with `jtype`, not list"),
-        ("jtype: Defaults\nwtih:\n  a: 1", "<inline>:2: wtih: unknown key; did you mean 'with'"),
-        ("jtype: Defaults\nwith: 5", "<inline>:2: with: must be a mapping, not int"),
-        ("jtype: [a]\n", "<inline>:1: jtype: must be a class name"),
-        ("jtype: Defaults\npy_modules: [1]", "<inline>:2: py_modules: must be a list of file or module names"),
-        ("jtype: Defaults\npy_modules:\n- gone.py", "<inline>:2: py_modules: no file 'gone.py' in /"),
-        ("jtype: Defaults\n\nwith: {metas: {}}", "<inline>:3: with: 'metas' is set by the worker"),
-        ("jtype: !!python/name:os.system", "<inline>:1: tag .* is not allowed"),
+        ("[1, 2]\n- 3", "inline YAML:"),
+        ("- a\n- b", "inline YAML:1: an executor is a mapping with `jtype`, not list"),
+        ("jtype: Defaults\nwtih:\n  a: 1", "inline YAML:2: wtih: unknown key; did you mean 'with'"),
+        ("jtype: Defaults\nwith: 5", "inline YAML:2: with: must be a mapping, not int"),
+        ("jtype: [a]\n", "inline YAML:1: jtype: must be a class name"),
+        ("jtype: Defaults\npy_modules: [1]", "inline YAML:2: py_modules: must be a list of file or module names"),
+        ("jtype: Defaults\npy_modules:\n- gone.py", "inline YAML:2: py_modules: no file 'gone.py' in /"),
+        ("jtype: Defaults\n\nwith: {metas: {}}", "inline YAML:3: with: 'metas' is set by the worker"),
+        ("jtype: !!python/name:os.system", "inline YAML:1: tag .* is not allowed"),
         ("jtype: Defaults\nrequests: {/x: nothing}", "uses_requests: '/x': Defaults has no method 'nothing'"),
     ],
 )

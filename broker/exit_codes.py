@@ -1,8 +1,8 @@
-"""Exit codes of the command line and of a supervisor."""
+"""Exit codes of every process: the command line, a supervisor, a worker, a gateway."""
 
 from __future__ import annotations
 
-from streamflow.broker.errors import Code
+from .errors import Code
 
 OK = 0
 FAILED = 1

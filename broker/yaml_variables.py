@@ -12,19 +12,18 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from streamflow.broker.errors import FlowError
-
-from .tree import MAX_BYTES, MAX_DEPTH, MAX_NODES, KeyPath, Tree, scalar
+from .errors import FlowError
+from .yaml_tree import MAX_BYTES, MAX_DEPTH, MAX_NODES, Key, KeyPath, Tree, scalar
 
 _VARIABLE = re.compile(r"\$\{\{\s*([^{}]*?)\s*\}\}")
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
 
 
 def resolve(tree: Tree, context: Mapping[str, Any] | None = None) -> Tree:
-    """`tree` with all variables replaced. Raises `FlowError` with file and line for one that is undefined or refers to itself."""
+    """`tree` with all variables replaced. Raises `FlowError` with source and line for one that is undefined or refers to itself."""
     tree.value = _Resolver(tree, context or {}).visit(tree.value, ())
     if _size(tree.value, MAX_NODES) > MAX_NODES:
-        raise FlowError(f"{tree.file}: more than {MAX_NODES} values after variables are put in")
+        raise FlowError(f"{tree.source}: more than {MAX_NODES} values after variables are put in")
     return tree
 
 
@@ -59,7 +58,7 @@ class _Resolver:
         return value
 
     def _refuse(self, path: KeyPath, problem: str) -> FlowError:
-        return FlowError(f"{self._tree.where(path)}: {problem}")
+        return self._tree.error(problem, *path)
 
     def _string(self, text: str, path: KeyPath) -> Any:
         if path in self._done:
@@ -115,5 +114,5 @@ def _steps(name: str) -> KeyPath:
     return tuple(int(position) if position else _position(key) for key, position in _STEP.findall(name))
 
 
-def _position(key: str) -> str | int:
+def _position(key: str) -> Key:
     return int(key) if key.isdecimal() and len(key) < 9 else key
