@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgpack
 
-from .errors import OK, InvalidInput, Status
+from .errors import OK, InvalidInput, Status, TooLarge
 
 VERSION = 1
 MAX_HEADER_BYTES = 256 * 1024
@@ -102,7 +102,10 @@ _WIRE = tuple((Envelope._fields.index(field), key, _DEFAULTS.get(field)) for fie
 
 
 def encode(envelope: Envelope) -> bytes:
-    """The message for `envelope`: header length, header, body."""
+    """The message for `envelope`: header length, header, body.
+
+    Raises `TooLarge` for a header above `MAX_HEADER_BYTES` (parameters and results travel in it), `InvalidInput` for values it cannot hold.
+    """
     header: dict[str, Any] = {"v": VERSION}
     for index, key, default in _WIRE:
         value = envelope[index]
@@ -112,8 +115,18 @@ def encode(envelope: Envelope) -> bytes:
         header["st"] = envelope.status.to_wire()
     if envelope.extra:
         header.update(envelope.extra)
-    packed = msgpack.packb(header, use_bin_type=True, default=_plain)
+    packed = pack(header, "parameters and results")
+    if len(packed) + 4 > MAX_HEADER_BYTES:
+        raise TooLarge(f"parameters and results of {len(packed)} bytes: at most {MAX_HEADER_BYTES} are carried beside the documents")
     return b"".join((len(packed).to_bytes(4, "big"), packed, envelope.body))
+
+
+def pack(value: Any, what: str) -> bytes:
+    """msgpack of plain values; numpy and pydantic ones are sent as plain ones. Raises `InvalidInput` naming `what`."""
+    try:
+        return bytes(msgpack.packb(value, use_bin_type=True, default=_plain))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InvalidInput(f"{what} cannot be sent: {error}") from error
 
 
 def decode(message: bytes) -> Envelope:

@@ -181,8 +181,12 @@ class Handler:
         return carries_all(graph, envelope.hop, envelope.endpoint, envelope.target_executor)
 
     async def _resume(self, job: Job) -> None:
+        """Another attempt at a stream: go on with what its gateway does not have yet."""
         assert job.stream is not None
-        await job.stream.learn()
+        try:
+            await self._suspects.advanced(job.envelope, await job.stream.learn())
+        except StreamflowError as error:
+            log.debug("request %s: its progress is not recorded: %s", job.envelope.request_id, error)
         self._run(job)
 
     def _form_of_output(self, envelope: Envelope) -> str:
@@ -239,12 +243,16 @@ class Handler:
             asyncio.get_running_loop().call_later(RETRY_S, self._settle, job, outcome)
             return
         except StreamflowError as error:
+            if verdict.forward:
+                self._settle(job, Failure(Status.of(error, executor=self._me.executor)))
+                return
             log.error("request %s: its outcome cannot be sent: %s", job.envelope.request_id, error)
         self._done(job, verdict.settle)
 
     def _send_part(self, job: Job, position: int, output: Output) -> None:
         """One document of a stream, on its way by itself."""
         assert job.stream is not None
+        job.over.set()  # it runs, and may for long: the next one that comes again need not wait for its end
         job.stream.storing()
         part = self._opened(job, output)._replace(position=position, final=False)
         self._forward(job, part, lambda error: self._part_posted(job, position, error))
@@ -309,6 +317,7 @@ class Handler:
     def _done(self, job: Job, settle: Settle) -> None:
         if job.stream is not None and job.stream.defer(lambda: self._done(job, settle)):
             return
+        job.over.set()
         delivery = job.delivery
         self._keepalive.release(delivery.ack_subject)
         if settle is Settle.LEAVE:

@@ -122,7 +122,7 @@ class Invoker:
                     item = next(items)
                 except StopIteration:
                     return
-                except (Exception, SystemExit) as error:
+                except BaseException as error:  # KeyboardInterrupt and panics of extension modules too: they are this request's answer
                     raise self._failed(error) from error
                 yielded(spec, item)
                 if self._convert:
@@ -143,7 +143,7 @@ class Invoker:
                     item = await anext(items)
                 except StopAsyncIteration:
                     return
-                except (Exception, SystemExit, asyncio.CancelledError) as error:
+                except BaseException as error:
                     if _is_ours(error):
                         raise
                     raise self._failed(error) from error
@@ -155,14 +155,14 @@ class Invoker:
     def _run(self, spec: EndpointSpec, arguments: dict[str, Any]) -> Any:
         try:
             return spec.fn(**arguments)
-        except (Exception, SystemExit) as error:
+        except BaseException as error:  # KeyboardInterrupt and panics of extension modules too: they are this request's answer
             raise self._failed(error) from error
 
     async def _arun(self, spec: EndpointSpec, arguments: dict[str, Any]) -> Any:
         try:
             value = spec.fn(**arguments)
             return await value if inspect.isawaitable(value) else value
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
+        except BaseException as error:
             if _is_ours(error):
                 raise
             raise self._failed(error) from error

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from operator import is_
 from typing import Any, NamedTuple
 
+import msgpack
 from docarray import BaseDoc, DocList
+
+from streamflow.broker.envelope import pack
+from streamflow.broker.errors import InvalidInput
 
 from .endpoints import EndpointSpec
 from .failures import EndpointError, misused
@@ -29,7 +33,7 @@ def of_all(spec: EndpointSpec, docs: Any, value: Any) -> CallResult:
     if value is None or value is docs:
         return CallResult(docs, True)
     if isinstance(value, dict):
-        return CallResult(docs, True, value)
+        return CallResult(docs, True, sendable(spec, value))
     return CallResult(_listed(spec, value))
 
 
@@ -39,11 +43,20 @@ def of_each(spec: EndpointSpec, docs: Any, values: list[Any]) -> CallResult:
     results: dict[str, Any] | None = None
     for doc, value in zip(docs, values, strict=True):
         if isinstance(value, dict):
-            results = {**(results or {}), **value}
+            results = {**(results or {}), **sendable(spec, value)}
         keep = value is None or value is doc or isinstance(value, dict)
         items.extend([doc] if keep else _listed(spec, value))
     in_place = len(items) == len(docs) and all(map(is_, items, docs))
     return CallResult(docs if in_place else list_of(spec.response_type, items), in_place, results)
+
+
+def sendable(spec: EndpointSpec, value: dict[Any, Any]) -> dict[Any, Any]:
+    """The dict as its readers will see it. Raises `EndpointError` for what no message can hold, before anything is on its way."""
+    try:
+        plain: dict[Any, Any] = msgpack.unpackb(pack(value, "the dict"), raw=False, strict_map_key=False)
+        return plain
+    except (InvalidInput, ValueError, TypeError, msgpack.UnpackException) as error:
+        raise misused(f"{spec.executor}.{spec.method} ({spec.name}) returned a dict that cannot be sent: {error}", spec.executor) from error
 
 
 def yielded(spec: EndpointSpec, item: Any) -> None:

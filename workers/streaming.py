@@ -172,8 +172,8 @@ class Stream:
         elif self.waiting:
             self._ask_when_large()
 
-    async def learn(self) -> None:
-        """Before another attempt starts: where it may go on. Not knowing costs only parts that the gateway drops."""
+    async def learn(self) -> int:
+        """Before another attempt starts: the documents that the gateway has. Not knowing costs only parts that it drops."""
         self._home.probe(self)
         try:
             async with asyncio.timeout(LEARN_S):
@@ -181,6 +181,7 @@ class Stream:
         except TimeoutError:
             log.info("request %s: attempt %d starts anew", self.job.envelope.request_id, self.job.delivery.attempt)
         self._news.clear()
+        return self._wanted
 
     def park(self) -> None:
         """The executor's thread has left the generator: have it enter again when there is room."""

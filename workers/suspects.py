@@ -3,6 +3,8 @@
 The broker's delivery count blames all that were handed to a worker that died, also those that it had not started. So a redelivered
 request is marked in the flow's bucket right before it runs and unmarked when it ended: the marks count the deaths that happened while it
 ran, and only they lead to quarantine. First deliveries, the usual case, cost nothing.
+
+A stream may run for minutes, beside others. One that got further than in the attempt before is not what kills: its count starts anew.
 """
 
 from __future__ import annotations
@@ -23,9 +25,20 @@ class Suspects:
 
     async def mark(self, envelope: Envelope) -> int:
         """Record that a redelivered request starts; return how many starts without an end came before, the first delivery's included."""
-        before = int(await bucket.get(self._bus, self._flow, self._key(envelope)) or 0) + 1
-        await bucket.put(self._bus, self._flow, self._key(envelope), before)
-        return before
+        starts, documents = await self._known(envelope)
+        await bucket.put(self._bus, self._flow, self._key(envelope), [starts + 1, documents])
+        return starts + 1
+
+    async def advanced(self, envelope: Envelope, documents: int) -> None:
+        """Record how many documents of a stream its gateway has when another attempt starts."""
+        _, before = await self._known(envelope)
+        if documents > before:
+            await bucket.put(self._bus, self._flow, self._key(envelope), [1, documents])
+
+    async def _known(self, envelope: Envelope) -> tuple[int, int]:
+        """Starts without an end, and the documents that the last of them found done."""
+        value = await bucket.get(self._bus, self._flow, self._key(envelope)) or 0
+        return (int(value[0]), int(value[1])) if isinstance(value, list) else (int(value), 0)
 
     async def clear(self, envelope: Envelope) -> None:
         """The request ended: forget it. A mark left behind by an unreachable broker is harmless."""

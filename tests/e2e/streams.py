@@ -141,12 +141,16 @@ class Served:
         return [line[1:5] for line in found if line[0] == what and line[5:] == [word]]
 
 
-def serve(programs: Programs, name: str, *executors: dict[str, Any], ack_wait_s: float = 5.0, talkers: int = 1) -> Served:
+def serve(
+    programs: Programs, name: str, *executors: dict[str, Any], ack_wait_s: float = 5.0, max_deliver: int = 5, talkers: int = 1
+) -> Served:
     """A flow that begins with a `Talker`."""
     ledger = programs.folder / "ledger"
     talker = executor("talk", "Talker", ledger=str(ledger), replicas=talkers)
     file = flow_file(programs.folder, name, [talker, *executors], ("grpc", "http", "websocket"))
-    program = programs.streamflow("flow", "--uses", str(file), STREAMFLOW_ACK_WAIT_S=str(ack_wait_s))
+    program = programs.streamflow(
+        "flow", "--uses", str(file), STREAMFLOW_ACK_WAIT_S=str(ack_wait_s), STREAMFLOW_MAX_DELIVER=str(max_deliver)
+    )
     return Served(program, addresses_of(program), ledger)
 
 

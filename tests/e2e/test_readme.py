@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
 from streamflow.broker.server import free_port
 
 from .programs import ROOT, Program, Programs, environment_of, until
@@ -112,7 +110,6 @@ def test_everything_on_this_machine(programs: Programs) -> None:
     assert_counted(run_in_root(["python", "examples/client.py", f"http://127.0.0.1:{port}"]))
 
 
-@pytest.mark.xfail(reason="the flow has two executors, and the README starts a worker for one of them", strict=True)
 def test_piece_by_piece(programs: Programs) -> None:
     ports = Ports()
     lines = [words for words in commands(ports(one("bash", *PIECES))) if words[1] != "flow"]

@@ -13,19 +13,6 @@ from .programs import ROOT, Programs, addresses_of, broker_of, flow_file
 
 FILE = Path(__file__).with_name("executors") / "strange.py"
 ANSWER_S = 5.0
-# Not run while they fail: each leaves a worker that serves nobody.
-UNENCODABLE = ("tuples as keys", "300 KB of results", "results in themselves", "results 2000 deep", "half a surrogate pair")
-BARE = (
-    ("KeyboardInterrupt", "/sync"),
-    ("KeyboardInterrupt", "/async"),
-    ("CancelledError", "/sync"),
-    ("a panic", "/sync"),
-    ("a panic", "/async"),
-)
-FAILING = {
-    **{(kind, endpoint): "a result that cannot be encoded is never answered" for kind in UNENCODABLE for endpoint in ("/sync", "/async")},
-    **{case: "an exception that is no `Exception` ends the executor's thread, and its worker serves nobody any more" for case in BARE},
-}
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +24,10 @@ def served(module_programs: Programs) -> tuple[str, str]:
     return f"http://{addresses_of(program)['http']}", broker_of(program)
 
 
-def cases() -> list[object]:
-    every = [(kind, endpoint) for kind in KINDS for endpoint in ("/sync", "/async")]
-    return [pytest.param(*case, marks=pytest.mark.xfail(reason=FAILING[case], run=False) if case in FAILING else ()) for case in every]
+CASES = [(kind, endpoint) for kind in KINDS for endpoint in ("/sync", "/async")]
 
 
-@pytest.mark.parametrize(("kind", "endpoint"), cases())
+@pytest.mark.parametrize(("kind", "endpoint"), CASES)
 async def test_the_client_is_answered_and_the_next_one_served(served: tuple[str, str], kind: str, endpoint: str) -> None:
     url, broker_url = served
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ANSWER_S)) as session:

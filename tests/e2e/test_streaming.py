@@ -1,4 +1,4 @@
-"""Streams through a served flow, every process a real one: every protocol, the moment a document arrives, clients that leave, killed workers."""
+"""Streams through a served flow of real processes: every protocol, the moment a document arrives, clients that leave, killed workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import aclosing
 
 import aiohttp
+import grpc
 import psutil
 import pytest
 
@@ -16,7 +17,7 @@ from streamflow import Client
 from streamflow.broker.errors import ExecutorError
 from streamflow.client import RequestTimeout
 
-from .checker import nothing_left
+from .checker import nothing_left, stream_states
 from .executors.talkers import Word
 from .programs import Programs, flow_file, until
 from .streams import WAYS, Served, StreamFailed, executor, read, serve
@@ -60,9 +61,7 @@ async def test_a_document_arrives_while_its_endpoint_computes_on(flow: Served, w
     async with aclosing(WAYS[way](flow.addresses, endpoint, "w", n=8, pause_s=0.1)) as docs:
         async for doc in docs:
             took.append(time.time() - doc["made"])
-    say(
-        f"{way} {endpoint}: a document passes two more executors and arrives {1e3 * statistics.median(took):.1f} ms after its yield (median)"
-    )
+    say(f"{way} {endpoint}: {1e3 * statistics.median(took):.1f} ms from the yield through two executors to the client (median)")
     assert statistics.median(took) < 0.05, took
 
 
@@ -116,8 +115,7 @@ async def test_a_slow_client_holds_back_its_own_stream_only(flow: Served) -> Non
     await asyncio.to_thread(until, lambda: all(flow.lines("over", word * 2000) for word in words), 5.0, "the end of the generators")
 
 
-@pytest.mark.parametrize("victims", ["talk", "one", "both"])
-@pytest.mark.parametrize("way", ["SSE", "WebSocket", "Jina's gRPC"])
+@pytest.mark.parametrize(("way", "victims"), [("SSE", "talk"), ("WebSocket", "one"), ("Jina's gRPC", "both")])
 async def test_a_stream_survives_the_death_of_its_workers(programs: Programs, way: str, victims: str) -> None:
     """Killed in the middle, with nobody to take over until they are back: nothing is missing or doubled."""
     ledger = programs.folder / "ledger"
@@ -133,6 +131,21 @@ async def test_a_stream_survives_the_death_of_its_workers(programs: Programs, wa
     assert numbers == list(range(60))
     assert {line[1] for line in served.lines("said", "w")} == ({"1"} if victims == "one" else {"1", "2"})
     await nothing_left(served.broker_url)
+
+
+@pytest.mark.parametrize("way", ["SSE", "Jina's gRPC"])
+async def test_a_stream_that_kills_its_workers_ends_in_quarantine(programs: Programs, way: str) -> None:
+    served = serve(programs, "deadly", executor("one", "Mark", mark="+"), ack_wait_s=0.5, max_deliver=2)
+    found = []
+    with pytest.raises((StreamFailed, grpc.aio.AioRpcError), match="(?i)quarantined|given up"):
+        async with aclosing(WAYS[way](served.addresses, "/say", "w", n=100, die_at=40, pause_s=0.005)) as docs:
+            async for doc in docs:
+                found.append(doc["number"])
+    assert found == list(range(len(found))) and 30 < len(found) <= 40
+    assert {line[1] for line in served.lines("said", "w")} == {"1", "2"}
+    assert len(await read(WAYS["SSE"], served, "/say", "next", n=3)) == 3
+    states = await stream_states(served.broker_url)
+    assert states["sf_deadly_dead"]["messages"] == 1 and not states["sf_deadly_talk"]["messages"]
 
 
 @pytest.mark.parametrize("endpoint", SAYS)

@@ -40,7 +40,8 @@ class Flow:
     def lines(self, **wanted: str) -> list[dict[str, Any]]:
         if not self.diary.exists():
             return []
-        found = [json.loads(line) for line in self.diary.read_text().splitlines()]
+        whole = self.diary.read_text().splitlines(keepends=True)
+        found = [json.loads(line) for line in whole if line.endswith("\n")]  # the last one may still be on its way
         return [line for line in found if all(line.get(key) == value for key, value in wanted.items())]
 
     def pids(self) -> list[int]:
@@ -394,8 +395,9 @@ def test_wait_returns_when_its_event_is_set(flow: Flow) -> None:
 
 
 def test_ctrl_c_in_a_script_drains(flow: Flow) -> None:
-    then = "try:\n    runtime.wait()\nexcept KeyboardInterrupt:\n    runtime.stop()\n    sys.exit(130)"
+    then = "try:\n    print('up', flush=True)\n    runtime.wait()\nexcept KeyboardInterrupt:\n    runtime.stop()\n    sys.exit(130)"
     script, supervisor = run_script(flow, then, GATEWAY, {"name": "a", "drain_s": 0.1})
+    assert script.stdout is not None and script.stdout.readline() == "up\n"
 
     script.send_signal(signal.SIGINT)
 

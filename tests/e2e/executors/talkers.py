@@ -1,4 +1,7 @@
-"""Executors that answer document by document. Lines of the ledger: `start-<name> <pid>`, `said|over <pid> <attempt> <number> <Unix s> <word>`."""
+"""Executors that answer document by document.
+
+Lines of the ledger: `start-<name> <pid>`, and `said` or `over`, `<pid> <attempt> <number> <Unix s> <word>`.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def _begun(ledger: str, name: str) -> int:
 class Talker(Executor):
     """`/say` (sync) and `/tell` (async) count to `n`, with `pause_s` after each document, in which `/tell` blocks the event loop.
 
-    `bad_at` raises there.
+    `bad_at` raises there, `die_at` ends the process.
     """
 
     def __init__(self, ledger: str, **kwargs: Any) -> None:
@@ -39,7 +42,7 @@ class Talker(Executor):
         number = -1
         try:
             for number in range(int(parameters.get("n", 10))):
-                yield self._word(doc, number, context, parameters.get("bad_at"))
+                yield self._word(doc, number, context, parameters)
                 time.sleep(parameters.get("pause_s", 0.0))
         finally:
             self._write("over", number, context, doc.text)
@@ -49,7 +52,7 @@ class Talker(Executor):
         number = -1
         try:
             for number in range(int(parameters.get("n", 10))):
-                yield self._word(doc, number, context, parameters.get("bad_at"))
+                yield self._word(doc, number, context, parameters)
                 time.sleep(parameters.get("pause_s", 0.0))
                 await asyncio.sleep(parameters.get("rest_s", 0.0))
         finally:
@@ -60,9 +63,11 @@ class Talker(Executor):
         for number in range(100):
             yield Word(text=f"{doc.text} {number}")
 
-    def _word(self, doc: Word, number: int, context: Any, bad_at: float | None) -> Word:
-        if number == bad_at:
+    def _word(self, doc: Word, number: int, context: Any, parameters: dict[str, Any]) -> Word:
+        if number == parameters.get("bad_at"):
             raise ValueError(f"no word {number}")
+        if number == parameters.get("die_at"):
+            os._exit(1)
         self._write("said", number, context, doc.text)
         return Word(text=doc.text, number=number, made=time.time())
 
@@ -88,7 +93,7 @@ class Mark(Executor):
 class Model(Executor):
     """A toy language model: the prompt grows by one word of its only sentence."""
 
-    words = "The capital of France is Paris.".split()
+    words = ("The", "capital", "of", "France", "is", "Paris.")
 
     @requests(on="/stream")
     def generate(self, doc: Word, parameters: dict[str, Any], **kwargs: Any) -> Word:  # type: ignore[misc]

@@ -24,6 +24,7 @@ from streamflow.gateway.dispatch import Call
 from streamflow.workers import streaming
 from streamflow.workers.executor import Executor, requests
 from streamflow.workers.keepalive import Keepalive
+from streamflow.workers.suspects import Suspects
 from tests.running import Running, running
 from tests.waiting import eventually
 
@@ -362,6 +363,17 @@ async def test_another_attempt_goes_on_where_the_first_was_and_never_mixes(setti
         assert heard.words == [("dead", 0), ("dead", 1), ("dead", 2), *(("w2", number) for number in range(3, 10))]
         assert heard.parts[-1].attempt == 2
         await queues_empty(flow)
+
+
+async def test_a_stream_that_gets_further_is_not_what_kills_workers(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, one(flow_name), {}) as flow:
+        suspects, stream = Suspects(flow.bus, flow_name, "talk"), Envelope("r1", flow_name)
+        assert [await suspects.mark(stream) for _ in range(3)] == [1, 2, 3]
+        for documents, starts in ((0, 4), (10, 2), (10, 3), (10, 4), (11, 2)):
+            await suspects.advanced(stream, documents)
+            assert await suspects.mark(stream) == starts
+        await suspects.clear(stream)
+        assert await suspects.mark(stream) == 1
 
 
 @BOTH
