@@ -143,9 +143,9 @@ class Bus:
 
     # core NATS
 
-    def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
-        """Send to whoever listens now. Raises `TooLarge`, `Unavailable`."""
-        self._client.send(subject, payload, reply)
+    def publish(self, subject: str, payload: bytes, reply: str = "", *, lazy: bool = False) -> None:
+        """Send to whoever listens now; `lazy`: with the next write, at most 2 ms later. Raises `TooLarge`, `Unavailable`."""
+        self._client.send(subject, payload, reply, lazy=lazy)
 
     async def listen(self, subject: str, sink: Sink, queue: str = "") -> Any:
         """Call `sink(subject, reply, header, payload)` for every message; the result goes to `unlisten`."""

@@ -9,6 +9,7 @@ twice. Short keys keep the header near 200 bytes. Fields at their default are le
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgpack
@@ -96,9 +97,24 @@ _KEYS: dict[str, str] = {
     "position": "ps", "final": "fi", "stream": "sm", "source": "so", "pieces": "pc", "attempt": "at",
     "parameters": "p", "results": "rs", "trail": "tr", "trace": "tc", "status": "st", "claim": "cl",
 }  # fmt: skip
-_FIELDS = {key: field for field, key in _KEYS.items()}
+_PLACES = {field: index for index, field in enumerate(Envelope._fields)}
+_PLACE_OF_KEY = {key: _PLACES[field] for field, key in _KEYS.items()}
 _DEFAULTS = Envelope._field_defaults
-_WIRE = tuple((Envelope._fields.index(field), key, _DEFAULTS.get(field)) for field, key in _KEYS.items())
+_BLANK = ["", *_DEFAULTS.values()]
+# Left out when empty, which is what most fields are by default; the others are left out when equal to their default.
+_EMPTY = tuple((_PLACES[field], key) for field, key in _KEYS.items() if not _DEFAULTS.get(field) and field != "status")
+_OTHER = tuple((_PLACES[field], key, _DEFAULTS[field]) for field, key in _KEYS.items() if _DEFAULTS.get(field) and field != "status")
+
+
+def _replace(self: Envelope, **changes: Any) -> Envelope:
+    """namedtuple's own `_replace`, three times faster; every hop of every request calls it."""
+    values = list(self)
+    for field, value in changes.items():
+        values[_PLACES[field]] = value
+    return tuple.__new__(Envelope, values)
+
+
+Envelope._replace = _replace  # type: ignore[assignment]
 
 
 def encode(envelope: Envelope) -> bytes:
@@ -107,9 +123,11 @@ def encode(envelope: Envelope) -> bytes:
     Raises `TooLarge` for a header above `MAX_HEADER_BYTES` (parameters and results travel in it), `InvalidInput` for values it cannot hold.
     """
     header: dict[str, Any] = {"v": VERSION}
-    for index, key, default in _WIRE:
-        value = envelope[index]
-        if value != default:
+    for index, key in _EMPTY:
+        if value := envelope[index]:
+            header[key] = value
+    for index, key, default in _OTHER:
+        if (value := envelope[index]) != default:
             header[key] = value
     if envelope.status is not OK:
         header["st"] = envelope.status.to_wire()
@@ -145,23 +163,38 @@ def _from_header(header: dict[str, Any], body: memoryview) -> Envelope:
     version = header.pop("v")
     if version > VERSION:
         raise ValueError(f"envelope version {version}, this worker reads up to {VERSION}")
-    values: dict[str, Any] = {"body": body}
+    values = _BLANK.copy()
+    values[_PLACES["body"]] = body
+    extra = {}
     for key, value in header.items():
-        field = _FIELDS.get(key)
-        if field is None:
-            values.setdefault("extra", {})[key] = value
+        place = _PLACE_OF_KEY.get(key)
+        if place is None:
+            extra[key] = value
         else:
-            values[field] = value
-    if "trail" in values:
-        values["trail"] = tuple(Hop(*hop[:6]) for hop in values["trail"])
-    for field in ("expected", "missing", "pieces"):
-        if field in values:
-            values[field] = tuple(values[field])
-    if "status" in values:
-        values["status"] = Status.from_wire(values["status"])
-    if "claim" in values:
-        values["claim"] = Claim(*values["claim"][:3])
-    return Envelope(**values)
+            values[place] = value
+    if not values[0]:
+        raise ValueError("no request id")
+    values[_PLACES["extra"]] = extra
+    for field, read in _READ.items():
+        place = _PLACES[field]
+        if values[place] is not _DEFAULTS[field]:
+            values[place] = read(values[place])
+    return tuple.__new__(Envelope, values)
+
+
+def _hops(raw: Any) -> tuple[Hop, ...]:
+    return tuple(Hop(*hop[:6]) for hop in raw)
+
+
+# How fields that are no plain values are read.
+_READ: dict[str, Callable[[Any], Any]] = {
+    "expected": tuple,
+    "missing": tuple,
+    "pieces": tuple,
+    "trail": _hops,
+    "status": Status.from_wire,
+    "claim": lambda raw: Claim(*raw[:3]),
+}
 
 
 def _plain(value: Any) -> Any:

@@ -31,6 +31,7 @@ from .errors import TooLarge, Unavailable  # noqa: E402
 Sink = Callable[[bytes, bytes, bytes | None, bytes], None]
 
 READ_BYTES = 1 << 18
+LAZY_S = 0.002
 _CRLF = b"\r\n"
 _MSG, _HMSG = ord("M"), ord("H")
 
@@ -109,6 +110,7 @@ class LeanClient(Client):
         self.sinks: dict[int, Sink] = {}
         self._ps = LeanParser(self)
         self._write_due = False
+        self._lazy_due = False
 
     async def listen(self, subject: str, sink: Sink, queue: str = "") -> Any:
         """Subscribe; `sink` is called in the read loop and must neither block nor raise. Survives reconnects."""
@@ -124,8 +126,10 @@ class LeanClient(Client):
         self.sinks.pop(subscription._id, None)
         self._remove_sub(subscription._id)
 
-    def send(self, subject: str, payload: bytes, reply: str = "", header: bytes | None = None) -> None:
-        """Queue one message for this loop turn's write. Raises `TooLarge` and `Unavailable` before a byte leaves.
+    def send(self, subject: str, payload: bytes, reply: str = "", header: bytes | None = None, *, lazy: bool = False) -> None:
+        """Queue one message for this loop turn's write; a `lazy` one goes with the next write, within `LAZY_S` (an ack: nobody waits).
+
+        Raises `TooLarge` and `Unavailable` before a byte leaves.
 
         The broker counts header and payload against `max_payload` and closes the connection for good when it is exceeded,
         so the check is here and not on the wire.
@@ -145,6 +149,11 @@ class LeanClient(Client):
         if not self.is_connected:
             self._refuse_when_full()
             return
+        if lazy:
+            if not self._lazy_due:
+                self._lazy_due = True
+                asyncio.get_running_loop().call_later(LAZY_S, self._write)
+            return
         self._write_due = True
         asyncio.get_running_loop().call_soon(self._write)
 
@@ -154,7 +163,7 @@ class LeanClient(Client):
             raise Unavailable("the broker is unreachable and the send buffer is full")
 
     def _write(self) -> None:
-        self._write_due = False
+        self._write_due = self._lazy_due = False
         if self._pending and self.is_connected and self._transport is not None:
             lines, self._pending, self._pending_data_size = self._pending, [], 0
             self._transport.writelines(lines)

@@ -133,7 +133,7 @@ class Pull:
         self._held -= 1
         try:
             if word:
-                self._bus.publish(reply, word)
+                self._bus.publish(reply, word, lazy=True)
         except StreamflowError as error:
             log.warning("%s: a settled message will be delivered again: %s", self._where, error)
         self._ask()

@@ -17,7 +17,7 @@ from streamflow.broker.pull import Delivery
 from .endpoints import EndpointSpec
 
 if TYPE_CHECKING:
-    from .streaming import Stream
+    from .stream import Stream
 ANY = "*"  # one executor follows: it reads columns as well as a body that passes through untouched
 
 

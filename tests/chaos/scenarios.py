@@ -330,10 +330,10 @@ async def chain_killed(programs: Programs, requests: int, every_s: float, seed: 
     ledgers = [programs.folder / f"ledger{at}" for at in range(3)]
     executors = [
         step(name, replicas=replicas, mark=mark, ledger=str(ledger), pause_s=0.001)
-        for name, replicas, mark, ledger in zip("abc", (2, 3, 1), "123", ledgers, strict=True)
+        for name, replicas, mark, ledger in zip("abc", (2, 3, 2), "123", ledgers, strict=True)
     ]
     program, addresses = programs.flow(flow_file(programs.folder, "chain", executors))
-    killers = [WorkerKiller(ledger, seed + at, spare=0) for at, ledger in enumerate(ledgers)]
+    killers = [WorkerKiller(ledger, seed + at, spare=1) for at, ledger in enumerate(ledgers)]
     chance = random.Random(seed)
 
     async def kill_one() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Any
 
+import numpy as np
 import pytest
 from docarray import BaseDoc, DocList
 from docarray.typing import NdArray
@@ -256,7 +257,7 @@ async def test_a_slow_reader_holds_its_generator_back_and_nobody_else(
     settings: BrokerSettings, flow_name: str, endpoint: str, names: tuple[str, ...]
 ) -> None:
     executors = {name: Talker if name == "talk" else Plus for name in names}
-    async with running(settings, chain(flow_name, *names), executors) as flow:
+    async with running(settings, chain(flow_name, *names), executors, concurrency=2) as flow:
         streams = [flow.dispatcher.stream(call(endpoint, n=1000)) for _ in range(5)]
         for parts in streams:
             assert (await take(parts, 1))[0].position == 0
@@ -282,11 +283,9 @@ class Camera(Executor):
 
     @requests(on="/film")
     def film(self, doc: Image, parameters: dict[str, Any], **kwargs: Any) -> Image:  # type: ignore[misc]
-        import numpy as np
-
         for number in range(int(parameters["n"])):
             Camera.taken += 1
-            yield Image(pixels=np.full(int(parameters["bytes"]), number, dtype=np.uint8))
+            yield Image(pixels=np.full(int(parameters.get(f"bytes{number}", parameters["bytes"])), number, dtype=np.uint8))
 
 
 @pytest.mark.parametrize("size", [300_000, 3_000_000])
@@ -305,6 +304,22 @@ async def test_large_documents_fill_the_window_by_their_bytes(
         assert Camera.taken <= WINDOW_BYTES // size + 2, "a generator went on although its window was full"
         numbers = [int(codec.decode(part.body, COLUMNS, Image).docs[0].pixels[0]) async for part in parts if part.body]
         assert numbers == list(range(1, 60)) and first[0].position == 0
+        await queues_empty(flow)
+
+
+@pytest.mark.parametrize("names", [("talk",), ("talk", "a")])
+async def test_a_document_above_the_limit_ends_the_stream_in_its_place(
+    settings: BrokerSettings, flow_name: str, names: tuple[str, ...]
+) -> None:
+    executors = {name: Camera if name == "talk" else Silent for name in names}
+    small = settings.model_copy(update={"max_request_bytes": 1_000_000})
+    async with running(small, chain(flow_name, *names), executors) as flow:
+        body = b'{"data": [{"pixels": [0]}], "parameters": {"n": 1000, "bytes": 10, "bytes7": 2000000}}'
+        heard = Heard()
+        async for part in flow.dispatcher.stream(Call("/film", body, JSON, COLUMNS)):
+            heard.parts.append(part)
+        heard.check_form()
+        assert len(heard.parts) == 8 and heard.code is Code.TOO_LARGE
         await queues_empty(flow)
 
 
