@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DEFAULT_BROKER_URL = "nats://127.0.0.1:4222"
 
@@ -42,12 +42,18 @@ class WorkerSettings(BrokerSettings):
     uses_metas: dict[str, object] = {}
     uses_requests: dict[str, str] = {}
     uses_dynamic_batching: dict[str, dict[str, object]] = {}
-    py_modules: list[str] = []
+    py_modules: Annotated[list[str], NoDecode] = []
     workspace: str | None = None
     exit_on_exceptions: list[str] = Field([], description="exception classes after which the worker ends, so that it is restarted")
     output_array_type: str | None = Field(None, description="numpy or torch: what tensors are turned into before the next hop")
     concurrency: int = Field(64, ge=1, description="requests that run at the same time in async endpoints; sync ones run one by one")
     drain_s: float = Field(30.0, gt=0, description="seconds a stopping worker may take to finish what runs")
+
+    @field_validator("py_modules", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """`STREAMFLOW_PY_MODULES=a.py,b.py`."""
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 class Listen(BaseSettings):

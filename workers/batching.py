@@ -65,7 +65,7 @@ class Batcher:
                 return early
             assert job.spec is not None
             decoded, parameters = self._processor.decode(job)
-            own = self._processor.own(parameters)
+            own = self._processor.own(job, parameters)
             member = Member(job, job.spec, self._key(job, own), arrived, decoded, parameters, own, self._sizes(job.spec, decoded.docs))
             self._learn(member)
             return member
@@ -228,6 +228,7 @@ def shared_context(jobs: Iterable[Job]) -> Context:
     listed = list(jobs)
     deadlines = [job.envelope.deadline for job in listed if job.envelope.deadline]
     return Context(
+        endpoint=listed[0].envelope.endpoint,
         attempt=max(job.delivery.attempt for job in listed),
         deadline=min(deadlines, default=0.0),
         fencing_token=min(job.delivery.fencing_token for job in listed),

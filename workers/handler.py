@@ -24,6 +24,7 @@ from streamflow.broker.replies import ReplySender
 from streamflow.broker.routing import Kind, Step, carries_all, next_steps
 
 from .batch_runner import runner_for
+from .conditions import Condition
 from .flows import Flows
 from .invoke import Invoker
 from .jobs import ANY, Dropped, Failure, Job, Outcome, Output, Paused
@@ -64,6 +65,7 @@ class Handler:
         keepalive: Keepalive,
         *,
         max_deliver: int,
+        condition: Condition | None = None,
         on_time: Callable[[float, int], None],
         on_waiting: Callable[[int], None],
         on_fatal: Callable[[str], None],
@@ -79,7 +81,7 @@ class Handler:
         self._on_fatal = on_fatal
         self._outbox = Outbox(bus, replies, self._spawn)
         self._reducer = Reducer(bus)
-        self._processor = Processor(invoker, identity.executor, identity.replica)
+        self._processor = Processor(invoker, identity.executor, identity.replica, condition)
         self._runner = runner_for(invoker, self._processor, self._finish, f"executor {identity.executor}")
         self._streams = Streams(bus, self._processor, self._send_part, self._runner.submit, on_waiting)
         self._suspects = Suspects(bus, identity.flow, identity.executor)
@@ -109,7 +111,7 @@ class Handler:
         try:
             envelope = decode(delivery.payload)
         except InvalidInput as error:
-            lost = Envelope("", self._me.flow, body=delivery.payload)
+            lost = Envelope(f"undecodable-{delivery.sequence}", self._me.flow, body=delivery.payload)
             self._settle(Job(delivery, lost, None, COLUMNS), undecodable(error, self._me.executor))
             return
         self._keepalive.hold(delivery.ack_subject, envelope.deadline)
@@ -255,7 +257,10 @@ class Handler:
         job.over.set()  # it runs, and may for long: the next one that comes again need not wait for its end
         job.stream.storing()
         part = self._opened(job, output)._replace(position=position, final=False)
-        self._forward(job, part, lambda error: self._part_posted(job, position, error))
+        try:
+            self._forward(job, part, lambda error: self._part_posted(job, position, error))
+        except StreamflowError as error:
+            self._part_posted(job, position, error)
 
     def _part_posted(self, job: Job, position: int, error: StreamflowError | None) -> None:
         assert job.stream is not None

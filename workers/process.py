@@ -21,6 +21,7 @@ from streamflow.broker.envelope import COLUMNS, JSON, MATRIX, Envelope
 from streamflow.broker.errors import Code, Status, StreamflowError
 from streamflow.broker.routing import parameters_for
 
+from .conditions import Condition, conditioned
 from .failures import EndpointError
 from .invoke import NO_EXTRAS, CallResult, Context, Extras, Invoker
 from .jobs import ANY, Dropped, Failure, Job, Outcome, Output
@@ -35,7 +36,8 @@ class Processor:
     They make one call for each request; `batching.py` takes the same steps for many requests at once.
     """
 
-    def __init__(self, invoker: Invoker, executor: str, replica: str) -> None:
+    def __init__(self, invoker: Invoker, executor: str, replica: str, condition: Condition | None = None) -> None:
+        self._condition = condition
         self._invoker = invoker
         self._executor = executor
         self._replica = replica
@@ -53,7 +55,7 @@ class Processor:
             if job.spec is None:
                 return pass_through(job)
             decoded, parameters = self.decode(job)
-            result = self._invoker.call(job.spec, decoded.docs, self.own(parameters), self.extras(job))
+            result = self._invoker.call(job.spec, decoded.docs, self.own(job, parameters), self.extras(job))
             return self.encode(job, decoded, parameters, result)
         except Exception as error:
             return self.failure(error, job)
@@ -70,7 +72,7 @@ class Processor:
                 return early
             assert job.spec is not None
             decoded, parameters = self.decode(job)
-            result = await self._invoker.acall(job.spec, decoded.docs, self.own(parameters), self.extras(job))
+            result = await self._invoker.acall(job.spec, decoded.docs, self.own(job, parameters), self.extras(job))
             return self.encode(job, decoded, parameters, result)
         except Exception as error:
             return self.failure(error, job)
@@ -79,7 +81,7 @@ class Processor:
         """What a sync generator endpoint yields, one document each. Raises as it does; closing this closes it."""
         assert job.spec is not None
         decoded, parameters = self.decode(job)
-        own, extras = self.own(parameters), self.extras(job)
+        own, extras = self.own(job, parameters), self.extras(job)
         for doc in decoded.docs:
             with closing(self._invoker.stream(job.spec, doc, own, extras)) as items:
                 for item in items:
@@ -89,16 +91,21 @@ class Processor:
         """`parts` for async generator endpoints."""
         assert job.spec is not None
         decoded, parameters = self.decode(job)
-        own, extras = self.own(parameters), self.extras(job)
+        own, extras = self.own(job, parameters), self.extras(job)
         for doc in decoded.docs:
             async with aclosing(self._invoker.astream(job.spec, doc, own, extras)) as items:
                 async for item in items:
                     yield self.encode(job, decoded, parameters, CallResult([item]))
 
     def start(self, job: Job) -> Outcome | None:
-        """The outcome of what is not to run any more, None when it starts now."""
+        """The outcome of what is not to run, None when it starts now with the documents that its executor is for. Raises `InvalidInput`."""
         job.started = time.time()
-        return self.unwanted(job)
+        return self.unwanted(job) or (self._admit(job) if self._condition is not None else None)
+
+    def _admit(self, job: Job) -> Outcome | None:
+        assert self._condition is not None
+        job.envelope, is_called = conditioned(job.envelope, self._condition, _merged(job.envelope))
+        return None if is_called else pass_through(job)
 
     def unwanted(self, job: Job) -> Outcome | None:
         """The outcome of what was cancelled, or too late, while it waited."""
@@ -134,9 +141,9 @@ class Processor:
         everything = type(next(iter(branches.values())))(doc for docs in branches.values() for doc in docs)
         return codec.Decoded(everything), envelope.parameters
 
-    def own(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """The parameters as this executor sees them."""
-        return parameters_for(parameters, self._executor)
+    def own(self, job: Job, parameters: dict[str, Any]) -> dict[str, Any]:
+        """The parameters as this executor sees them, by the name that the request's flow has for it."""
+        return parameters_for(parameters, job.envelope.hop)
 
     def extras(self, job: Job) -> Extras:
         assert job.spec is not None

@@ -18,6 +18,7 @@ from typing import Any
 from streamflow.broker import bucket, lifecycle, subjects
 from streamflow.broker.announce import Announcement, State
 from streamflow.broker.bus import Bus
+from streamflow.broker.conditions import compile_condition
 from streamflow.broker.errors import FlowError, NotFound, RuntimeFailToStart, StreamflowError
 from streamflow.broker.flow import Graph, Node
 from streamflow.broker.lifecycle import Stop
@@ -154,6 +155,7 @@ class Worker:
         handler = Handler(
             self._me, bus, flows, self._invoker, replies, keepalive,
             max_deliver=node.max_deliver or settings.max_deliver,
+            condition=None if node.when is None else compile_condition(node.when, executor=node.name),
             on_time=pace.ended,
             on_waiting=pace.lend,
             on_fatal=lambda reason: stop.set(reason, lifecycle.FAILED),

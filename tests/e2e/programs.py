@@ -34,7 +34,7 @@ class Program:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=folder,
-                env=environment_of(environment),
+                env=environment_of({"TMPDIR": str(folder), **environment}),  # what a killed flow leaves behind goes with the test
                 start_new_session=True,
             )
 

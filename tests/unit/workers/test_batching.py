@@ -294,7 +294,9 @@ class Bench:
     def job(self, endpoint: str, *texts: str, attempt: int = 1, deadline: float = 0.0, docs: Any = None, **parameters: Any) -> Job:
         data = [{"text": text} for text in texts] if docs is None else docs
         body = orjson.dumps({"data": data, "parameters": parameters})
-        envelope = Envelope(f"r{time.monotonic_ns()}", "f", endpoint=endpoint, content_type=JSON, accept=JSON, body=body, deadline=deadline)
+        envelope = Envelope(
+            f"r{time.monotonic_ns()}", "f", hop="exec", endpoint=endpoint, content_type=JSON, accept=JSON, body=body, deadline=deadline
+        )
         delivery: Any = SimpleNamespace(attempt=attempt, fencing_token=len(self.outcomes) + 3, ack_subject=envelope.request_id)
         return Job(delivery, envelope, self.invoker.resolve(endpoint), JSON)
 
@@ -497,7 +499,7 @@ def test_the_context_of_a_shared_call_is_nobodys_own(bench: Bench, calls: Calls)
     one, two = bench.job("/context", "a", deadline=soon + 9), bench.job("/context", "b", deadline=soon)
     one.delivery.fencing_token, two.delivery.fencing_token = 8, 5
     bench.run(one, two)
-    assert calls.contexts == [shared_context([one, two])] == [Context("", 1, soon, 5)]
+    assert calls.contexts == [shared_context([one, two])] == [Context("", 1, soon, 5, "/context")]
     alone = bench.job("/context", "c")
     bench.run(alone)
     assert calls.contexts[1].request_id == alone.envelope.request_id
