@@ -10,7 +10,7 @@ IMAGE_PYTHON ?= 3.12
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) -f compose/docker-compose.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help install fmt lint types test unit e2e load load-peers demo compose-test wheelhouse check test-all up down clean
+.PHONY: help chaos fuzz install fmt lint types test unit e2e load load-peers demo compose-test wheelhouse check test-all up down clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -34,6 +34,12 @@ unit: install ## tests that start nothing
 
 e2e: install ## tests that start the command line
 	$(PYTEST) -m 'not slow' tests/e2e
+
+chaos: install ## processes killed at length, hostile bodies by the ten thousand, random flows; CHAOS_SEED repeats a run
+	STREAMFLOW_FLOWS=300 $(PYTEST) tests/chaos
+
+fuzz: install ## 20,000 mutated bodies for each protocol; FUZZ_SEED and FUZZ_NUMBER set the run
+	$(PYTEST) tests/chaos/test_fuzz.py
 
 compose-test: install ## the compose stack on a Docker engine, or as processes where none can run; says which
 	$(PYTEST) tests/compose

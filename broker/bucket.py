@@ -33,8 +33,8 @@ async def publish_graph(bus: Bus, graph: Graph) -> None:
 
 
 async def load_graph(bus: Bus, flow: str, version: str | None = None) -> Graph:
-    """The flow's definition of `version`, default the current one. Raises `NotFound`, `Unavailable`."""
-    version = version or await get(bus, flow, CURRENT)
+    """The flow's definition of `version`, default the current one. Raises `NotFound`, `Unavailable`, `InvalidInput`."""
+    version = subjects.token(version, "flow version") if version else await get(bus, flow, CURRENT)
     raw = await get(bus, flow, f"graph.{version}") if version else None
     if raw is None:
         raise NotFound(f"flow {flow!r} has no definition {version or ''} on this broker".replace("  ", " "))

@@ -8,6 +8,7 @@ twice. Short keys keep the header near 200 bytes. Fields at their default are le
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -101,6 +102,11 @@ _PLACES = {field: index for index, field in enumerate(Envelope._fields)}
 _PLACE_OF_KEY = {key: _PLACES[field] for field, key in _KEYS.items()}
 _DEFAULTS = Envelope._field_defaults
 _BLANK = ["", *_DEFAULTS.values()]
+_NAME = re.compile(r"[A-Za-z0-9_./-]{0,1024}\Z")
+_NAMES = tuple(_PLACES[field] for field in ("request_id", "run", "hop", "part", "lane", "source", "reply", "flow", "flow_version"))
+_LISTS = ("expected", "missing", "pieces", "trail", "status", "claim")
+_TYPES: list[tuple[type, ...]] = [(list,) if field in _LISTS else (type(_DEFAULTS.get(field, "")),) for field in Envelope._fields]
+_TYPES[_PLACES["deadline"]] = (float, int)
 # Left out when empty, which is what most fields are by default; the others are left out when equal to their default.
 _EMPTY = tuple((_PLACES[field], key) for field, key in _KEYS.items() if not _DEFAULTS.get(field) and field != "status")
 _OTHER = tuple((_PLACES[field], key, _DEFAULTS[field]) for field, key in _KEYS.items() if _DEFAULTS.get(field) and field != "status")
@@ -170,10 +176,13 @@ def _from_header(header: dict[str, Any], body: memoryview) -> Envelope:
         place = _PLACE_OF_KEY.get(key)
         if place is None:
             extra[key] = value
-        else:
-            values[place] = value
-    if not values[0]:
-        raise ValueError("no request id")
+            continue
+        if type(value) not in _TYPES[place]:
+            raise TypeError(f"{Envelope._fields[place]} is a {type(value).__name__}")
+        values[place] = value
+    # What subjects are built of: a space in one would end the connection of whoever publishes next.
+    if not values[0] or not _NAME.match("/".join([values[place] for place in _NAMES])):
+        raise ValueError("a name that cannot stand in a subject")
     values[_PLACES["extra"]] = extra
     for field, read in _READ.items():
         place = _PLACES[field]
@@ -183,7 +192,17 @@ def _from_header(header: dict[str, Any], body: memoryview) -> Envelope:
 
 
 def _hops(raw: Any) -> tuple[Hop, ...]:
-    return tuple(Hop(*hop[:6]) for hop in raw)
+    hops = tuple(Hop(*hop[:6]) for hop in raw)
+    if not all(type(hop[0]) is str and type(hop[1]) is str and type(hop[5]) is int for hop in hops):
+        raise TypeError("a hop of another form")
+    return hops
+
+
+def _claim(raw: Any) -> Claim:
+    key, size, digest = raw[:3]
+    if not (type(size) is int and type(digest) is str and _NAME.match(key)):
+        raise TypeError("a claim of another form")
+    return Claim(key, size, digest)
 
 
 # How fields that are no plain values are read.
@@ -193,7 +212,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "pieces": tuple,
     "trail": _hops,
     "status": Status.from_wire,
-    "claim": lambda raw: Claim(*raw[:3]),
+    "claim": _claim,
 }
 
 

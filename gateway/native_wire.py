@@ -6,6 +6,7 @@ from typing import Any
 
 import msgpack
 
+from streamflow.broker.codec.limits import check_depth
 from streamflow.broker.envelope import COLUMNS, EMPTY, JSON, PROTOBUF, Envelope
 from streamflow.broker.errors import Code, InvalidInput
 
@@ -75,4 +76,5 @@ def _unpack_map(raw: bytes) -> dict[str, Any]:
         raise InvalidInput(f"parameters: not msgpack: {error}") from None
     if not isinstance(values, dict):
         raise InvalidInput(f"parameters: must be a map, not {type(values).__name__}")
+    check_depth(values, "parameters")
     return values

@@ -359,8 +359,10 @@ class Handler:
     # envelopes
 
     def _steps(self, envelope: Envelope) -> tuple[Step, ...]:
-        """Where the output for `envelope` goes; what came as a part only has to be brought to its place."""
+        """Where the output for `envelope` goes; what came as a part only has to be brought to its place. Raises `InvalidInput`."""
         if envelope.part:
+            if envelope.hop not in self._flows.graph(envelope.flow_version).meeting_places or envelope.part not in envelope.expected:
+                raise InvalidInput(f"nothing meets at {envelope.hop!r}")
             kind = Kind.ANSWER if envelope.hop == GATEWAY else Kind.JOIN
             return (Step(kind, envelope.hop, envelope.part, envelope.expected, not envelope.reply),)
         graph = self._flows.graph(envelope.flow_version)

@@ -51,6 +51,7 @@ class Member:
     message: str = ""
     failure: Said | None = None
     endpoints: list[dict[str, Any]] | None = None  # what a worker said it serves (`EndpointInfo` as dicts)
+    was_ready: bool = False  # in the life that ended last
     closed: bool = False  # the child closed its end of the pipe
     backoff: Backoff = field(default_factory=Backoff)
     _rest: bytes = b""
@@ -99,6 +100,7 @@ class Member:
         assert self.process is not None
         self.process.reaped(os.waitstatus_to_exitcode(status))
         self.process = None
+        self.was_ready = self.ready
         self.ready = self.place.role is Role.TASK and status == 0
         self.ever_ready |= self.ready
         return now - self.since

@@ -8,19 +8,23 @@ from dataclasses import dataclass
 
 FIRST_S = 0.1
 LONGEST_S = 10.0
+READY_LONGEST_S = 1.0
 STABLE_S = 30.0
 
 
 @dataclass(slots=True)
 class Backoff:
-    """Waiting times of one process: 0.1 s, doubling to 10 s, from the start again once it has lived for 30 s."""
+    """Waiting times of one process: 0.1 s, doubling to 10 s, from the start again once it has lived for 30 s.
+
+    What had become ready is needed, and was probably killed rather than broken: it waits a second at most.
+    """
 
     delay_s: float = 0.0
 
-    def after(self, lived_s: float) -> float:
+    def after(self, lived_s: float, *, was_ready: bool = False) -> float:
         """Seconds to wait before the next start of a process that lived `lived_s` seconds."""
         fresh = self.delay_s == 0.0 or lived_s >= STABLE_S
-        self.delay_s = FIRST_S if fresh else min(2 * self.delay_s, LONGEST_S)
+        self.delay_s = FIRST_S if fresh else min(2 * self.delay_s, READY_LONGEST_S if was_ready else LONGEST_S)
         return self.delay_s
 
 

@@ -231,7 +231,7 @@ class Supervisor:
             )
 
     def _come_again(self, member: Member, why: str, lived_s: float) -> None:
-        delay_s = member.backoff.after(lived_s)
+        delay_s = member.backoff.after(lived_s, was_ready=member.was_ready)
         member.due = time.monotonic() + delay_s
         text = f"{member.name} {why} after {lived_s:.1f} s: starting it again in {delay_s:.1f} s"
         self._emit(Event(Kind.RESTART, text, member.name, {"delay_s": delay_s, "lived_s": lived_s}))

@@ -38,7 +38,6 @@ async def test_mutated_requests(target: Target, protocol: str, say: Callable[[st
     assert not tally.unclean, f"{len(tally.unclean)} unclean answers, such as {tally.unclean[:3]}"
 
 
-@pytest.mark.xfail(reason="fields of another type pass `envelope.decode`, raise further in, and are delivered for ever", strict=True)
 async def test_mutated_envelopes(programs: Programs, own_broker: EmbeddedBroker, say: Callable[[str], None]) -> None:
     """What somebody with access to the broker could put into a queue: settled one way or the other, and the workers live on."""
     number = min(NUMBER, 3000)

@@ -32,6 +32,12 @@ def test_back_off_doubles_from_a_tenth_of_a_second_to_ten() -> None:
     assert [backoff.after(1.0) for _ in range(9)] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
 
 
+def test_what_had_been_ready_waits_a_second_at_most() -> None:
+    backoff = Backoff()
+
+    assert [backoff.after(1.0, was_ready=True) for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
 @given(st.lists(st.floats(0, STABLE_S, exclude_max=True)))
 def test_back_off_starts_again_after_a_long_life(lives: list[float]) -> None:
     backoff = Backoff()

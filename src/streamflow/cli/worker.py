@@ -42,6 +42,8 @@ def worker(state: State, /, env: tuple[tuple[str, str], ...], extra_search_paths
     return service.run(WorkerSettings(**given(flags)), report=say, extra_search_paths=extra_search_paths)
 
 
-def say(doing: str, message: str = "", /, **_facts: Any) -> None:
-    """A report for people."""
+def say(doing: str, message: str = "", /, **facts: Any) -> None:
+    """A report for people; with ready, a gateway's addresses."""
     click.echo(f"{doing} {message}".strip(), err=True)
+    for protocol, (host, port) in facts.get("addresses", {}).items():
+        click.echo(f"  {protocol:<9} {host}:{port}", err=True)

@@ -83,8 +83,11 @@ class Talker(Executor):
 class Plus(Executor):
     """Adds a `+`; `drop` gives nothing for odd numbers, `double` two documents, `fail_at` raises for one."""
 
+    calls = 0
+
     @requests
     def add(self, docs: DocList[Token], parameters: dict[str, Any], **kwargs: Any) -> DocList[Token]:
+        Plus.calls += 1
         if any(doc.number == parameters.get("fail_at") for doc in docs):
             raise ValueError("not this one")
         if parameters.get("drop"):

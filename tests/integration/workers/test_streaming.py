@@ -102,6 +102,13 @@ async def test_a_later_executor_may_give_none_or_several_documents_for_one(setti
         assert doubled.words == [(f"w{mark}", number) for number in range(40) for mark in "+-"]
 
 
+async def test_a_later_executor_is_called_once_for_each_document(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, chain(flow_name, "talk", "plus"), {"talk": Talker, "plus": Plus}) as flow:
+        before = Plus.calls
+        await listen(flow, call("/sync", n=7))
+        assert Plus.calls - before == 7, "the end of a stream is no request"
+
+
 async def test_a_second_generator_is_collected_for_each_document_of_the_first(settings: BrokerSettings, flow_name: str) -> None:
     async with running(settings, chain(flow_name, "talk", "again"), {"talk": Talker, "again": Talker}) as flow:
         heard = await listen(flow, call("/sync", n=2, again__n=3))
@@ -232,16 +239,18 @@ async def test_leaving_the_iterator_ends_the_generator_within_a_second(
         assert (await listen(flow, call(endpoint, n=2))).numbers == [0, 1]
 
 
+@pytest.mark.parametrize(("give_up_s", "deadline_s"), [(0.3, 0.0), (60.0, 0.5)])
 async def test_a_stream_whose_gateway_is_gone_is_given_up(
-    settings: BrokerSettings, flow_name: str, monkeypatch: pytest.MonkeyPatch
+    settings: BrokerSettings, flow_name: str, give_up_s: float, deadline_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streaming, "PROBE_S", 0.05)
-    monkeypatch.setattr(streaming, "GIVE_UP_S", 0.3)
+    monkeypatch.setattr(streaming, "GIVE_UP_S", give_up_s)
     async with running(settings, one(flow_name), {"talk": Talker}) as flow:
         nobody = subjects.reply("nobody", "r1")
         request = Envelope("r1", flow_name, flow.graph.version, "/sync", hop="talk", stream=True, reply=nobody, parameters={"n": 1000})
         body = codec.encode([Token()], COLUMNS)
-        message = encode(request._replace(body=body, content_type=COLUMNS))
+        deadline = time.time() + deadline_s if deadline_s else 0.0
+        message = encode(request._replace(body=body, content_type=COLUMNS, deadline=deadline))
         await flow.bus.store_wait(subjects.work(flow_name, "talk", "now", "r1"), message, "r1")
         await eventually(Talker.closed.is_set)
         assert Talker.yielded == WINDOW_PARTS
