@@ -6,9 +6,9 @@ from typing import Any
 
 import msgpack
 
-from streamflow.broker.codec.limits import check_depth
 from streamflow.broker.envelope import COLUMNS, EMPTY, JSON, PROTOBUF, Envelope
 from streamflow.broker.errors import Code, InvalidInput
+from streamflow.broker.limits import check_depth
 
 from .answers import hops, request_id
 from .dispatch import Call

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..envelope import COLUMNS, EMPTY, JSON, PROTOBUF
 from ..errors import InvalidInput
-from .limits import MAX_BODY_BYTES, MAX_DEPTH, MAX_DIMS, MAX_DOCUMENTS, check_size
+from ..limits import MAX_BODY_BYTES, MAX_DEPTH, MAX_DIMS, MAX_DOCUMENTS, check_size
 
 if TYPE_CHECKING:
     from docarray.base_doc.doc import BaseDocWithoutId

@@ -21,9 +21,9 @@ from docarray.array.any_array import AnyDocArray
 from docarray.typing.tensor.abstract_tensor import AbstractTensor
 
 from ..errors import InvalidInput
+from ..limits import MAX_DEPTH, check_count
 from .cast import cast_column
 from .kinds import Kind, Tag
-from .limits import MAX_DEPTH, check_count
 from .plans import Plan, plan_of, rows_of
 from .tensors import Stack, is_torch, pack, pack_stack, unpack, widened
 from .values import STACK, TENSOR, TORCH, TORCH_STACK, Row, Rows, ext, from_ext, plain

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from docarray.proto import DocListProto, DocProto
 
 from ..errors import InvalidInput
-from .limits import check_count
+from ..limits import check_count
 
 _DOCS, _DOCS_BYTES = 1, 12
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5

@@ -10,8 +10,8 @@ from docarray.documents.legacy import LegacyDocument
 
 from ..envelope import COLUMNS, EMPTY, JSON, PROTOBUF
 from ..errors import InvalidInput, StreamflowError
+from ..limits import check_depth
 from . import columns, json_form, protobuf
-from .limits import check_depth
 from .plans import plan_of, rows_of
 from .tensors import Stack
 

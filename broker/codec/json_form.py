@@ -19,7 +19,7 @@ from docarray.base_doc.doc import BaseDocWithoutId
 from docarray.typing.tensor.abstract_tensor import AbstractTensor
 
 from ..errors import InvalidInput
-from .limits import MAX_DEPTH, check_count, check_depth
+from ..limits import MAX_DEPTH, check_count, check_depth
 from .plans import Plan
 from .tensors import check_dtype, is_torch, to_lists, widened
 from .values import plain

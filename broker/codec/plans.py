@@ -19,10 +19,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ValidationError
 
 from ..errors import InvalidInput
+from ..limits import check_depth
 from .cast import Cast, cast_of
 from .fixes import Fixes, Misfit, fix_of, fix_row
 from .kinds import Kind, Tag, kind_of
-from .limits import check_depth
 
 _set = object.__setattr__
 _new = object.__new__

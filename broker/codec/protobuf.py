@@ -21,8 +21,8 @@ from docarray.typing.abstract_type import AbstractType
 from docarray.typing.tensor.abstract_tensor import AbstractTensor
 
 from ..errors import InvalidInput
+from ..limits import MAX_DEPTH
 from . import content
-from .limits import MAX_DEPTH
 from .plans import rows_of
 from .tensors import check_dtype, from_parts, is_torch, torch_module, widened
 from .values import Row, Rows, plain

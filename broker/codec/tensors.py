@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .limits import MAX_DIMS
+from ..limits import MAX_DIMS
 
 # dtypes that numpy lacks: sent as integers of the same width, name -> (numpy dtype, torch integer dtype)
 _TORCH_ONLY = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import InvalidInput
+from .errors import InvalidInput
 
 MAX_BODY_BYTES = 256 << 20
 MAX_DOCUMENTS = 1_000_000
