@@ -20,7 +20,8 @@ from docarray.documents.legacy import LegacyDocument
 from docarray.proto import DocListProto
 from docarray.typing import AnyTensor, NdArray
 
-from streamflow.broker.codec import content, decode, encode, limits, transcode
+from streamflow.broker import limits
+from streamflow.broker.codec import content, decode, encode, transcode
 from streamflow.broker.envelope import COLUMNS, JSON, PROTOBUF
 from streamflow.broker.errors import InvalidInput, StreamflowError
 
