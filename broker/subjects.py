@@ -84,11 +84,6 @@ def replies(owner: str) -> str:
     return f"{PREFIX}.reply.{owner}.*"
 
 
-def ticket_of(reply_subject: str) -> str:
-    """The last token of a reply subject: what the correlator looks up."""
-    return reply_subject.rpartition(".")[2]
-
-
 def credit(source: str) -> str:
     """Where the worker behind `source` ("<worker>.<number>") hears how far a stream's reader has come. Core NATS."""
     return f"{PREFIX}.credit.{source}"
