@@ -10,7 +10,7 @@ IMAGE_PYTHON ?= 3.12
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) -f compose/docker-compose.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help chaos fuzz install fmt lint types test unit e2e load load-peers demo compose-test wheelhouse check test-all up down clean
+.PHONY: help chaos chaos-night soak fuzz install fmt lint types test unit e2e load load-peers demo compose-test wheelhouse check test-all up down clean features
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -38,8 +38,14 @@ e2e: install ## tests that start the command line
 chaos: install ## processes killed at length, hostile bodies by the ten thousand, random flows; CHAOS_SEED repeats a run
 	STREAMFLOW_FLOWS=300 $(PYTEST) tests/chaos
 
-fuzz: install ## 20,000 mutated bodies for each protocol; FUZZ_SEED and FUZZ_NUMBER set the run
-	$(PYTEST) tests/chaos/test_fuzz.py
+chaos-night: install ## the same at the sizes of a night (hours)
+	CHAOS_SIZE=night STREAMFLOW_FLOWS=3000 FUZZ_NUMBER=1000000 $(PYTEST) tests/chaos
+
+soak: install ## half an hour at 70 % load: what every process needs, and that nothing grows; SOAK_S sets the seconds
+	SOAK_S=$${SOAK_S:-1800} $(PYTEST) tests/chaos/test_soak.py
+
+fuzz: install ## mutated bodies for each protocol, requests out of the OpenAPI document; FUZZ_SEED and FUZZ_NUMBER set the run
+	$(PYTEST) tests/chaos/test_fuzz.py tests/chaos/test_openapi.py
 
 compose-test: install ## the compose stack on a Docker engine, or as processes where none can run; says which
 	$(PYTEST) tests/compose
@@ -54,6 +60,9 @@ lint: install
 
 types: install
 	$(BIN)/mypy
+
+features: install ## write docs/features.md from the marks of the tests and the last results
+	$(BIN)/python -m tests.features
 
 check: lint types test ## what CI runs: format, lint, types, tests
 
@@ -76,5 +85,5 @@ down: ## stop it; volumes stay
 	$(COMPOSE) down
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist digits-result src/*.egg-info
+	rm -rf $(VENV) .venv-* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist digits-result multimodal-result src/*.egg-info
 	find src broker workers gateway compose tests load examples -name __pycache__ -type d -prune -exec rm -rf {} +

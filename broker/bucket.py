@@ -8,26 +8,50 @@ from typing import Any
 
 from . import subjects
 from .bus import Bus
-from .errors import NotFound, Unavailable
+from .errors import AlreadyExists, NotFound, Unavailable
 from .flow import Graph
 
 CURRENT = "current"
 POLL_S = 0.05
 
 
-async def put(bus: Bus, flow: str, key: str, value: Any) -> None:
-    await bus.store_wait(subjects.bucket_key(flow, key), json.dumps(value).encode(), bus.new_inbox())
+async def put(bus: Bus, flow: str, key: str, value: Any, *, keep_s: float = 0.0) -> None:
+    """Set `key`; `keep_s`: delete it after so many seconds, unless it is set again."""
+    await bus.store_wait(subjects.bucket_key(flow, key), json.dumps(value).encode(), bus.new_inbox(), keep_s=keep_s)
+
+
+async def create(bus: Bus, flow: str, key: str, value: Any, *, keep_s: float = 0.0) -> bool:
+    """Store `value` if nothing is under `key`; whether it was stored. `keep_s`: delete it after so many seconds."""
+    try:
+        await bus.store_first_wait(subjects.bucket_key(flow, key), json.dumps(value).encode(), keep_s=keep_s)
+    except AlreadyExists:
+        return False
+    return True
 
 
 async def get(bus: Bus, flow: str, key: str) -> Any | None:
     """The value under `key`, None when there is none. Raises `Unavailable` also when the flow was never provisioned."""
     raw = await bus.direct_get(subjects.bucket_stream(flow), subjects.bucket_key(flow, key))
-    return None if raw is None else json.loads(raw)
+    return json.loads(raw) if raw else None  # an empty value is being erased
 
 
-async def publish_graph(bus: Bus, graph: Graph) -> None:
-    """Store `graph` under its version and make it the current one. Older versions stay for requests still under way."""
+async def keys(bus: Bus, flow: str, prefix: str) -> list[str]:
+    """The keys under `prefix`, without it, sorted."""
+    stem = subjects.bucket_key(flow, f"{prefix}.")
+    info = await bus.api(f"STREAM.INFO.{subjects.bucket_stream(flow)}", {"subjects_filter": f"{stem}>"})
+    return sorted(subject.removeprefix(stem) for subject in info["state"].get("subjects") or {})
+
+
+async def delete(bus: Bus, flow: str, key: str) -> None:
+    """`get` finds nothing from now on; `keys` and `create` may see the key for another second (`Bus.erase`)."""
+    await bus.erase(subjects.bucket_key(flow, key))
+
+
+async def publish_graph(bus: Bus, graph: Graph, *, current: bool = True) -> None:
+    """Store `graph` under its version and make it the `current` one. Older versions stay for requests still under way."""
     await put(bus, graph.flow, f"graph.{graph.version}", graph.to_dict())
+    if not current:
+        return
     await put(bus, graph.flow, CURRENT, graph.version)
     bus.publish(subjects.control(graph.flow, "graph"), graph.version.encode())
 
@@ -41,10 +65,10 @@ async def load_graph(bus: Bus, flow: str, version: str | None = None) -> Graph:
     return Graph.from_dict(raw)
 
 
-async def wait_for_graph(bus: Bus, flow: str) -> Graph:
-    """The current definition, waiting until a deployer has stored one."""
+async def wait_for_graph(bus: Bus, flow: str, version: str = "") -> Graph:
+    """The definition of `version`, default the current one, waiting until a deployer has stored it."""
     while True:
         try:
-            return await load_graph(bus, flow)
+            return await load_graph(bus, flow, version)
         except (NotFound, Unavailable):
             await asyncio.sleep(POLL_S)

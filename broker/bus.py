@@ -13,81 +13,83 @@ import json
 import logging
 import random
 import re
+import secrets
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from nats.errors import Error as NatsError
-from nats.errors import NoRespondersError
 
-from .errors import NotFound, Overloaded, StreamflowError, TooLarge, Unavailable
+from .acks import Acks, Stored
+from .errors import NotFound, RuntimeFailToStart, StreamflowError, Unavailable
 from .lean import LeanClient, Sink
+from .nkeys import UserKey, read_key
+from .questions import Questions
+from .redact import shown_url
+from .refusals import error_of
 from .settings import BrokerSettings
+from .versions import require_version
 
 log = logging.getLogger(__name__)
 
 Callback = Callable[[], None]
 Found = tuple[int, bytes] | None  # a message's sequence in its stream, and its payload
-Stored = Callable[[int, StreamflowError | None], None]  # sequence in the stream, or 0 and why not
 
-STORE_TIMEOUT_S = 10.0
-RESEND_S = 2.0
+LEAVE_S = 1.0
+REFUSED_S = 5.0
 SEND_BUFFER_BYTES = 64 << 20
-_STREAM_FULL = {10077, 10023, 10047}  # maximum messages or bytes exceeded; insufficient resources; account storage exceeded
 _SEQUENCE_HEADER = re.compile(rb"Nats-Sequence: (\d+)")
-_SEQ = re.compile(rb'"seq":\s*(\d+)')
-_TOO_LARGE = {10054}
-_NOT_FOUND = {10014, 10037, 10059, 10149}  # consumer, message, stream, consumer of a stream
-
-
-@dataclass(slots=True)
-class _Pending:
-    """One stored publish that waits for its publish-ack."""
-
-    subject: str
-    payload: bytes
-    header: bytes
-    done: Stored
-    since: float
-    sent: float
+_FORBIDDEN = re.compile(r'permissions violation for publish to "([^"]+)"', re.IGNORECASE)
 
 
 class Bus:
     """One connection. Not thread-safe: all calls from the loop that connected it."""
 
-    def __init__(self, client: LeanClient, settings: BrokerSettings) -> None:
+    def __init__(self, client: LeanClient, settings: BrokerSettings, key: UserKey | None = None) -> None:
         self._client = client
         self._settings = settings
-        self._pending: dict[bytes, _Pending] = {}
-        self._asked: dict[bytes, asyncio.Future[tuple[bytes | None, bytes]]] = {}
-        self._tickets = 0
-        self._inbox = client.new_inbox()
-        self._cut = len(self._inbox) + 1
-        self._sweeper: asyncio.Task[None] | None = None
+        self._key = key
+        self._refusal = ""
+        self._acks = Acks(client, self.new_inbox())
+        self._questions = Questions(client, self.new_inbox())
+        self._is_admitted = False
+        self._leaving: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._refused_since = 0.0
         self._on_reconnect: list[Callback] = []
         self._on_disconnect: list[Callback] = []
         self._on_closed: list[Callback] = []
+        self.forbidden: set[str] = set()  # subjects that the broker did not let this user publish to
 
     @classmethod
     async def connect(cls, settings: BrokerSettings, name: str) -> Self:
-        """Connect, waiting up to `settings.connect_wait_s`. Raises `Unavailable` naming the URL.
+        """Connect, waiting up to `settings.connect_wait_s`. Raises `Unavailable` naming the URL, `RuntimeFailToStart` for a server that is
+        too old.
 
         Reconnecting never ends (nats-py's default gives up after 60 tries), with a wait of its own for every process so that a broker
         restart does not meet all of them at once. nats-py's error callback ends the read loop when it raises, so ours only logs.
         """
+        key = read_key(settings.broker_credentials) if settings.broker_credentials else None
         client = LeanClient()
-        bus = cls(client, settings)
+        bus = cls(client, settings, key)
         try:
             async with asyncio.timeout(settings.connect_wait_s):
                 await client.connect(**bus._options(name))
         except (TimeoutError, OSError, NatsError) as error:
-            reason = str(client.last_error or error) or type(error).__name__
+            reason = bus._refusal or str(client.last_error or error) or type(error).__name__
             await client.close()
             hint = "start one with `streamflow broker`, or name it with --broker"
-            raise Unavailable(f"no broker at {settings.broker_url}: {reason} ({hint})") from error
-        await client.listen(bus._inbox + ".*", bus._acknowledged)
-        bus._sweeper = asyncio.create_task(bus._sweep(), name="publish-acks")
+            raise Unavailable(f"no broker at {shown_url(settings.broker_url)}: {reason} ({hint})") from error
+        try:
+            require_version(bus.server_version, f"the broker at {shown_url(settings.broker_url)}")
+        except RuntimeFailToStart:
+            await client.close()
+            raise
+        await client.listen(bus._acks.inbox + ".*", bus._acks.heard)
+        await client.listen(bus._questions.inbox + ".*", bus._questions.heard)
+        bus._acks.start()
+        bus._is_admitted = True
         return bus
 
     def _options(self, name: str) -> dict[str, Any]:
@@ -99,16 +101,20 @@ class Bus:
             "max_reconnect_attempts": -1,
             "reconnect_time_wait": random.uniform(0.1, 0.5),
             "connect_timeout": 2,
-            "ping_interval": 5,
+            "ping_interval": 2,  # three missed ones: a connection that went silent is given up after 6 s
             "max_outstanding_pings": 2,
             "pending_size": SEND_BUFFER_BYTES,
-            "error_cb": _log_error,
+            "error_cb": self._heard_error,
             "disconnected_cb": self._disconnected,
+            "lame_duck_mode_cb": self._leave,
             "reconnected_cb": self._reconnected,
             "closed_cb": self._closed,
         }
-        if settings.credentials:
-            options["user_credentials"] = settings.credentials
+        if self._key is not None:
+            self._client.identify(self._key.public)
+            options |= {"signature_cb": self._key.sign, "inbox_prefix": self._key.inbox_prefix}
+            if self._key.jwt:
+                options["user_jwt_cb"] = self._key.jwt.encode
         if settings.tls_ca:
             import ssl
 
@@ -127,8 +133,17 @@ class Bus:
     def server_version(self) -> str:
         return str(self._client.connected_server_version)
 
+    @property
+    def server_id(self) -> str:
+        return self._client.server_id
+
     def on_reconnect(self, callback: Callback) -> None:
         self._on_reconnect.append(callback)
+
+    def off_reconnect(self, callback: Callback) -> None:
+        """Forget `callback`: whoever comes and goes while the connection stays must not be kept by it."""
+        if callback in self._on_reconnect:
+            self._on_reconnect.remove(callback)
 
     def on_disconnect(self, callback: Callback) -> None:
         self._on_disconnect.append(callback)
@@ -139,7 +154,10 @@ class Bus:
         self._on_closed.append(callback)
 
     def new_inbox(self) -> str:
-        return str(self._client.new_inbox())
+        """A subject of this connection's own. A user with a key has inboxes that no other user may read."""
+        if self._key is None:
+            return str(self._client.new_inbox())
+        return f"{self._key.inbox_prefix}.{secrets.token_hex(11)}"
 
     # core NATS
 
@@ -157,12 +175,12 @@ class Bus:
     async def request(self, subject: str, payload: bytes = b"", timeout_s: float = 5.0) -> bytes:
         """Ask and wait for one answer. Raises `Unavailable` when nobody listens or answers."""
         try:
-            message = await self._client.request(subject, payload, timeout=timeout_s)
-        except NoRespondersError as error:
-            raise Unavailable(f"nobody answers on {subject}") from error
-        except (TimeoutError, NatsError) as error:
+            ((header, answer),) = await self._questions.ask(((subject, payload),), timeout_s)
+        except TimeoutError as error:
             raise Unavailable(f"no answer on {subject} within {timeout_s:g} s") from error
-        return bytes(message.data)
+        if (header or b"")[9:12] == b"503":
+            raise Unavailable(f"nobody answers on {subject}")
+        return answer
 
     async def flush(self) -> None:
         """Return when the broker has seen everything sent so far. Raises `Unavailable`."""
@@ -173,43 +191,68 @@ class Bus:
 
     # JetStream
 
-    def store(self, subject: str, payload: bytes, message_id: str, done: Stored) -> None:
+    def store(self, subject: str, payload: bytes, message_id: str, done: Stored, *, keep_s: float = 0.0) -> None:
         """Publish into the stream that takes `subject`; `done(sequence, error)` is called once, when the broker has it or never will.
 
         A publish without an answer is sent again, with the same message id, after a reconnect and every `RESEND_S`; the stream drops the
-        second one. Errors: `Overloaded` (stream full), `TooLarge`, `Unavailable` (no stream, or no answer for `STORE_TIMEOUT_S`).
+        second one. `keep_s`: delete it after so many seconds (ADR-43; the stream must allow it).
+        Errors: `Overloaded` (stream full), `TooLarge`, `Unavailable` (no stream, or no answer for `STORE_TIMEOUT_S`).
         """
-        header = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n" % message_id.encode()
-        self._tickets += 1
-        ticket = b"%x" % self._tickets
-        now = time.monotonic()
-        try:
-            self._client.send(subject, payload, f"{self._inbox}.{self._tickets:x}", header)
-        except (TooLarge, Unavailable) as error:
-            done(0, error)
-            return
-        self._pending[ticket] = _Pending(subject, payload, header, done, now, now)
+        ttl = _ttl(keep_s) if keep_s else b""
+        self._acks.store(subject, payload, b"NATS/1.0\r\nNats-Msg-Id: %b\r\n%b\r\n" % (message_id.encode(), ttl), done)
 
-    async def store_wait(self, subject: str, payload: bytes, message_id: str) -> int:
+    def store_first(self, subject: str, payload: bytes, done: Stored, *, keep_s: float = 0.0) -> None:
+        """`store` if nothing is stored on `subject` yet (expected last sequence 0, ADR-19), else `AlreadyExists`.
+
+        Holds for as long as the stream keeps messages, not only for its deduplication window. Sent again after a lost acknowledgement it
+        meets itself: what is stored under a name is the same for every writer, or the first writer wins. `keep_s`: see `store`.
+        """
+        ttl = _ttl(keep_s) if keep_s else b""
+        self._acks.store(subject, payload, b"NATS/1.0\r\nNats-Expected-Last-Subject-Sequence: 0\r\n%b\r\n" % ttl, done)
+
+    def schedule(self, subject: str, target: str, payload: bytes, message_id: str, delay_s: float, done: Stored) -> None:
+        """`store` that puts the message on `target` in `delay_s` (ADR-51; seen: up to 0.25 s later). It waits on `subject`, in the same
+        stream, which must allow schedules, over restarts of everybody."""
+        moment = datetime.fromtimestamp(time.time() + delay_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        header = f"NATS/1.0\r\nNats-Msg-Id: {message_id}\r\nNats-Schedule: @at {moment}\r\nNats-Schedule-Target: {target}\r\n\r\n"
+        self._acks.store(subject, payload, header.encode(), done)
+
+    async def store_wait(self, subject: str, payload: bytes, message_id: str, *, keep_s: float = 0.0) -> int:
         """`store` for those who wait: the sequence, or the error raised."""
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-        def done(sequence: int, error: StreamflowError | None) -> None:
-            if not future.done():
-                if error is None:
-                    future.set_result(sequence)
-                else:
-                    future.set_exception(error)
-
-        self.store(subject, payload, message_id, done)
+        self.store(subject, payload, message_id, _resolve(future), keep_s=keep_s)
         return await future
+
+    async def store_first_wait(self, subject: str, payload: bytes, *, keep_s: float = 0.0) -> int:
+        """`store_first` for those who wait."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.store_first(subject, payload, _resolve(future), keep_s=keep_s)
+        return await future
+
+    async def store_together(self, messages: Sequence[tuple[str, bytes]]) -> int:
+        """Store several messages (subject, payload) as one, with no others in between: the sequence of the last (ADR-50; the stream must
+        allow it). Raises as `store_wait` does; then they may have been stored all the same, or not one of them."""
+        batch = b"NATS/1.0\r\nNats-Batch-Id: %b\r\nNats-Batch-Sequence: %d\r\n%b\r\n"
+        name = secrets.token_hex(8).encode()
+        for number, (subject, payload) in enumerate(messages[:-1], 1):
+            self._client.send(subject, payload, "", batch % (name, number, b""))
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._acks.store(*messages[-1], batch % (name, len(messages), b"Nats-Batch-Commit: 1\r\n"), _resolve(future))
+        return await future
+
+    async def erase(self, subject: str) -> None:
+        """Delete what is stored on `subject`, by a mark in its place that soon goes too (rollup: ADR-9, TTL: ADR-43; the stream must allow
+        both). Unlike purging it needs no right on the stream. Raises as `store` does."""
+        future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._acks.store(subject, b"", b"NATS/1.0\r\nNats-Rollup: sub\r\nNats-TTL: 1s\r\n\r\n", _resolve(future))
+        await future
 
     async def api(self, subject: str, body: dict[str, Any] | None = None, timeout_s: float = 5.0) -> dict[str, Any]:
         """One JetStream API call, e.g. `api("STREAM.INFO.sf_x")`. Raises `NotFound`, `Overloaded`, `Unavailable`, `StreamflowError`."""
         payload = json.dumps(body).encode() if body is not None else b""
         answer: dict[str, Any] = json.loads(await self.request(f"$JS.API.{subject}", payload, timeout_s))
         if "error" in answer:
-            raise _error_of(answer["error"], subject)
+            raise error_of(answer["error"], subject)
         return answer
 
     async def direct_get(self, stream: str, subject: str) -> bytes | None:
@@ -225,31 +268,29 @@ class Bus:
         """`last_message` of several subjects at once.
 
         With one replica a direct get is answered by the stream's only owner, so it sees every acknowledged publish; with more it may come
-        from a follower that lags, so the leader is asked instead.
+        from a follower that lags, so the leader is asked instead. How many a stream has is its deployer's setting, which others may not
+        share: so in every cluster.
         """
-        if self._settings.stream_replicas > 1:
+        if self._settings.stream_replicas > 1 or self._client.is_clustered:
             return list(await asyncio.gather(*(self._leader_get(stream, subject) for subject in subjects)))
-        tickets = [self._ask(f"$JS.API.DIRECT.GET.{stream}.{subject}") for subject in subjects]
+        questions = [(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"") for subject in subjects]
         try:
-            async with asyncio.timeout(timeout_s):
-                return [_found(stream, *(await self._asked[ticket])) for ticket in tickets]
+            return [_found(stream, *answer) for answer in await self._questions.ask(questions, timeout_s)]
         except TimeoutError as error:
             raise Unavailable(f"no answer from stream {stream}") from error
-        finally:
-            for ticket in tickets:
-                self._asked.pop(ticket, None)
 
-    def _ask(self, subject: str) -> bytes:
-        """Send a request whose answer resolves the future in `_asked` under the returned ticket."""
-        self._tickets += 1
-        ticket = b"%x" % self._tickets
-        self._asked[ticket] = asyncio.get_running_loop().create_future()
-        self._client.send(subject, b"", f"{self._inbox}.{self._tickets:x}")
-        return ticket
+    async def message(self, stream: str, sequence: int) -> bytes:
+        """Payload of the message with this sequence. Raises `NotFound`, `Unavailable`."""
+        return self.payload_of(await self.api(f"STREAM.MSG.GET.{stream}", {"seq": sequence}))
+
+    @staticmethod
+    def payload_of(answer: dict[str, Any]) -> bytes:
+        """What a message holds that the API gave."""
+        return base64.b64decode(answer["message"].get("data", ""))
 
     def tell_api(self, subject: str, body: dict[str, Any]) -> None:
         """An API call whose answer nobody waits for (removing what may as well expire). Raises `Unavailable`."""
-        self._client.send(f"$JS.API.{subject}", json.dumps(body).encode(), f"{self._inbox}.0")
+        self._client.send(f"$JS.API.{subject}", json.dumps(body).encode(), f"{self._questions.inbox}.0")
 
     async def _leader_get(self, stream: str, subject: str) -> Found:
         try:
@@ -261,50 +302,59 @@ class Bus:
         message = answer["message"]
         return message["seq"], base64.b64decode(message.get("data", ""))
 
-    # publish-acks
+    # errors of the connection
 
-    def _acknowledged(self, subject: bytes, _reply: bytes, header: bytes | None, payload: bytes) -> None:
-        ticket = subject[self._cut :]
-        pending = self._pending.pop(ticket, None)
-        if pending is None:
-            asked = self._asked.get(ticket)
-            if asked is not None and not asked.done():
-                asked.set_result((header, payload))
-            return
-        if header is not None and b" 503" in header[:14]:
-            pending.done(0, Unavailable(f"no stream takes {pending.subject}: its flow is not provisioned on this broker"))
-        elif b'"error"' in payload:
-            pending.done(0, _error_of(json.loads(payload)["error"], pending.subject))
+    async def _heard_error(self, error: Exception) -> None:
+        """nats-py's error callback: must not raise, and says only what a person can use."""
+        if "authorization violation" in str(error).lower():
+            self._refused_at_the_door()
+        elif isinstance(error, OSError | asyncio.TimeoutError):
+            log.debug("broker connection: %s", error)
         else:
-            pending.done(_sequence(payload), None)
+            log.warning("broker: %s", error or type(error).__name__)
+        forbidden = _FORBIDDEN.search(str(error))
+        if forbidden is not None:
+            self._forbid(forbidden[1])
+        elif "Authorization Violation" in str(error):
+            self._refused()
 
-    async def _sweep(self) -> None:
-        """Re-send what got no answer, give up on what got none for too long. One timer for all, none per publish."""
-        while True:
-            await asyncio.sleep(0.5)
-            now = time.monotonic()
-            late = [ticket for ticket, pending in self._pending.items() if now - pending.since > STORE_TIMEOUT_S]
-            for ticket in late:
-                pending = self._pending.pop(ticket)
-                pending.done(0, Unavailable(f"the broker did not acknowledge {pending.subject} within {STORE_TIMEOUT_S:g} s"))
-            if self.connected:
-                self._resend(now - RESEND_S)
-
-    def _resend(self, sent_before: float) -> None:
+    def _refused(self) -> None:
+        """The broker does not admit this user (any more). Asking on for ever would look like an outage: end, so that somebody notices."""
+        if not self._is_admitted:
+            return  # `connect` tells it
         now = time.monotonic()
-        for ticket, pending in self._pending.items():
-            if pending.sent < sent_before:
-                pending.sent = now
-                self._client.send(pending.subject, pending.payload, f"{self._inbox}.{ticket.decode()}", pending.header)
+        self._refused_since = self._refused_since or now
+        if now - self._refused_since > REFUSED_S and self._ending is None:
+            self._ending = asyncio.create_task(self._client.close(), name="not admitted any more")
+
+    def _refused_at_the_door(self) -> None:
+        """The broker knows no such user; it is tried again, since its configuration may be changed meanwhile."""
+        if not self._refusal:
+            self._refusal = "it refuses this user (authorization violation): set STREAMFLOW_BROKER_CREDENTIALS to a key that it knows"
+            log.warning("broker at %s: %s", shown_url(self._settings.broker_url), self._refusal)
+
+    def _forbid(self, subject: str) -> None:
+        """The broker's permissions do not let this user publish there: it never will be acknowledged."""
+        self.forbidden.add(subject)
+        self._acks.forbid(subject)
 
     # life
+
+    async def _leave(self) -> None:
+        """The server will end soon. Called in the read loop, which leaving cancels: so from a task, and not all at once."""
+        self._leaving = asyncio.create_task(self._leave_after(random.uniform(0.0, LEAVE_S)), name="leave the server")
+
+    async def _leave_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._client.leave_server()
 
     async def _disconnected(self) -> None:
         _run_all(self._on_disconnect)
 
     async def _reconnected(self) -> None:
-        log.info("broker is back at %s", self._settings.broker_url)
-        self._resend(time.monotonic())
+        self._refused_since = 0.0
+        log.info("broker is back at %s", shown_url(self._settings.broker_url))
+        self._acks.reconnected()
         _run_all(self._on_reconnect)
 
     async def _closed(self) -> None:
@@ -313,23 +363,32 @@ class Bus:
     async def close(self) -> None:
         """Send what is queued, then close. Pending stored publishes are reported as `Unavailable`."""
         self._on_closed.clear()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        self._acks.stop()
+        if self._leaving is not None:
+            self._leaving.cancel()
         try:
             if self.connected:
                 await self.flush()
         except Unavailable:
             log.warning("closing although the broker does not answer")
-        for pending in [*self._pending.values()]:
-            pending.done(0, Unavailable("closing"))
-        self._pending.clear()
+        self._acks.end_all(Unavailable("closing"))
         await self._client.close()
 
 
-def _sequence(payload: bytes) -> int:
-    """`seq` of a publish-ack, without building the whole object."""
-    found = _SEQ.search(payload)
-    return int(found.group(1)) if found else 0
+def _ttl(seconds: float) -> bytes:
+    return b"Nats-TTL: %ds\r\n" % max(1, round(seconds))
+
+
+def _resolve(future: asyncio.Future[int]) -> Stored:
+    def done(sequence: int, error: StreamflowError | None) -> None:
+        if future.done():
+            return
+        if error is None:
+            future.set_result(sequence)
+        else:
+            future.set_exception(error)
+
+    return done
 
 
 def _found(stream: str, header: bytes | None, payload: bytes) -> Found:
@@ -347,31 +406,9 @@ def _header_sequence(header: bytes) -> int:
     return int(found.group(1)) if found else 0
 
 
-def _error_of(error: dict[str, Any], where: str) -> StreamflowError:
-    """Our error for a JetStream API error; its `err_code` decides, not the text (ADR-7)."""
-    code, text = error.get("err_code", 0), error.get("description", "unknown error")
-    if code in _STREAM_FULL:
-        return Overloaded(f"the queue is full ({text})")
-    if code in _TOO_LARGE:
-        return TooLarge(f"message refused by the broker ({text})")
-    if code in _NOT_FOUND:
-        return NotFound(f"{where}: {text}")
-    if error.get("code") == 503:
-        return Unavailable(f"{where}: {text}")
-    return StreamflowError(f"{where}: {text} ({code})")
-
-
 def _run_all(callbacks: list[Callback]) -> None:
     for callback in callbacks:
         try:
             callback()
         except Exception:
             log.exception("connection callback failed")
-
-
-async def _log_error(error: Exception) -> None:
-    """nats-py's error callback: must not raise, and says only what a person can use."""
-    if isinstance(error, OSError | asyncio.TimeoutError):
-        log.debug("broker connection: %s", error)
-    else:
-        log.warning("broker: %s", error or type(error).__name__)

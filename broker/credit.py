@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 WINDOW_PARTS = 64
-WINDOW_BYTES = 8 << 20  # as the generator's own worker encodes them; one part may be larger
+WINDOW_BYTES = 64 << 10  # as the generator's own worker encodes them; one part may be larger. What a slow reader costs a gateway
 REPORT_PARTS = WINDOW_PARTS // 4
 MAX_EARLY = 4 * WINDOW_PARTS  # parts that may wait in a gateway for one that is missing: more than a worker that keeps its window can send
 

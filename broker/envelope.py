@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgpack
 
 from .errors import OK, InvalidInput, Status, TooLarge
+from .subjects import ONLINE
 
 VERSION = 1
 MAX_HEADER_BYTES = 256 * 1024
@@ -59,6 +61,9 @@ class Envelope(NamedTuple):
     content_type: str = EMPTY
     accept: str = COLUMNS  # content type the answer must have
     reply: str = ""  # reply subject
+    record: str = ""  # where the outcome is stored: "<job>.<number>" or "online.<name>" (`subjects.result`); "" = nowhere
+    keep_s: float = 0.0  # seconds that the stored outcome lives; 0.0 = as long as the stream keeps it
+    latest: bool = False  # a read of a stateful executor must see every write that was stored before it
     deadline: float = 0.0  # Unix seconds after which nobody wants the answer; 0.0 = none
     lane: str = "now"
     target_executor: str = ""  # regular expression, tried with re.match
@@ -70,7 +75,8 @@ class Envelope(NamedTuple):
     stream: bool = False  # the client wants documents as they come (docs/decisions/0009-streaming.md)
     source: str = ""  # of a stream part: who numbers it, and where its reader's progress is heard (`subjects.credit`)
     pieces: tuple[int, ...] = ()  # of a stream part that answers: bytes of each document in the body, one encoded behind the other
-    attempt: int = 1  # delivery that produced an answer, or all parts of a stream (JetStream's num_delivered)
+    attempt: int = 1  # of the executor that produced an answer, or all parts of a stream (`Job.attempt`)
+    retried: int = 0  # attempts at this hop that ended in an exception of `retry_on`
     parameters: dict[str, Any] = {}
     results: dict[str, Any] = {}
     trail: tuple[Hop, ...] = ()
@@ -85,6 +91,12 @@ class Envelope(NamedTuple):
         return self.deadline - time.time() if self.deadline else None
 
     @property
+    def job(self) -> str:
+        """Id of the job that this request belongs to; "" for one of a client that waits, or waited."""
+        run = self.record.partition(".")[0]
+        return "" if run == ONLINE else run
+
+    @property
     def ticket(self) -> str:
         """What tells this message from all others at the same place: the request id, of a stream part also its source and position."""
         return self.request_id if self.position < 0 else f"{self.request_id}-{self.source.replace('.', '-')}-{self.position}"
@@ -93,9 +105,10 @@ class Envelope(NamedTuple):
 # field -> key on the wire. Never re-use a key; golden files in tests/unit/broker hold every released form.
 _KEYS: dict[str, str] = {
     "request_id": "id", "flow": "f", "flow_version": "fv", "endpoint": "on", "run": "rn", "hop": "h", "client_id": "ci",
-    "content_type": "ct", "accept": "ac", "reply": "re", "deadline": "dl", "lane": "ln", "target_executor": "te",
+    "content_type": "ct", "accept": "ac", "reply": "re",
+    "record": "rc", "keep_s": "ks", "latest": "la", "deadline": "dl", "lane": "ln", "target_executor": "te",
     "part": "pt", "expected": "ex", "missing": "ms",
-    "position": "ps", "final": "fi", "stream": "sm", "source": "so", "pieces": "pc", "attempt": "at",
+    "position": "ps", "final": "fi", "stream": "sm", "source": "so", "pieces": "pc", "attempt": "at", "retried": "rt",
     "parameters": "p", "results": "rs", "trail": "tr", "trace": "tc", "status": "st", "claim": "cl",
 }  # fmt: skip
 _PLACES = {field: index for index, field in enumerate(Envelope._fields)}
@@ -103,12 +116,16 @@ _PLACE_OF_KEY = {key: _PLACES[field] for field, key in _KEYS.items()}
 _DEFAULTS = Envelope._field_defaults
 _BLANK = ["", *_DEFAULTS.values()]
 _NAME = re.compile(r"[A-Za-z0-9_./-]{0,1024}\Z")
-_NAMES = tuple(_PLACES[field] for field in ("request_id", "run", "hop", "part", "lane", "source", "reply", "flow", "flow_version"))
+_names_of = itemgetter(
+    *(_PLACES[field] for field in ("request_id", "run", "hop", "part", "lane", "source", "reply", "record", "flow", "flow_version"))
+)
 _LISTS = ("expected", "missing", "pieces", "trail", "status", "claim")
 _TYPES: list[tuple[type, ...]] = [(list,) if field in _LISTS else (type(_DEFAULTS.get(field, "")),) for field in Envelope._fields]
-_TYPES[_PLACES["deadline"]] = (float, int)
+_TYPES[_PLACES["deadline"]] = _TYPES[_PLACES["keep_s"]] = (float, int)
 # Left out when empty, which is what most fields are by default; the others are left out when equal to their default.
-_EMPTY = tuple((_PLACES[field], key) for field, key in _KEYS.items() if not _DEFAULTS.get(field) and field != "status")
+_EMPTY = [field for field in _KEYS if not _DEFAULTS.get(field) and field != "status"]
+_EMPTY_KEYS = tuple(_KEYS[field] for field in _EMPTY)
+_empty_values = itemgetter(*(_PLACES[field] for field in _EMPTY))
 _OTHER = tuple((_PLACES[field], key, _DEFAULTS[field]) for field, key in _KEYS.items() if _DEFAULTS.get(field) and field != "status")
 
 
@@ -129,8 +146,8 @@ def encode(envelope: Envelope) -> bytes:
     Raises `TooLarge` for a header above `MAX_HEADER_BYTES` (parameters and results travel in it), `InvalidInput` for values it cannot hold.
     """
     header: dict[str, Any] = {"v": VERSION}
-    for index, key in _EMPTY:
-        if value := envelope[index]:
+    for key, value in zip(_EMPTY_KEYS, _empty_values(envelope), strict=True):
+        if value:
             header[key] = value
     for index, key, default in _OTHER:
         if (value := envelope[index]) != default:
@@ -181,12 +198,11 @@ def _from_header(header: dict[str, Any], body: memoryview) -> Envelope:
             raise TypeError(f"{Envelope._fields[place]} is a {type(value).__name__}")
         values[place] = value
     # What subjects are built of: a space in one would end the connection of whoever publishes next.
-    if not values[0] or not _NAME.match("/".join([values[place] for place in _NAMES])):
+    if not values[0] or not _NAME.match("/".join(_names_of(values))):
         raise ValueError("a name that cannot stand in a subject")
     values[_PLACES["extra"]] = extra
-    for field, read in _READ.items():
-        place = _PLACES[field]
-        if values[place] is not _DEFAULTS[field]:
+    for place, default, read in _READ:
+        if values[place] is not default:
             values[place] = read(values[place])
     return tuple.__new__(Envelope, values)
 
@@ -206,7 +222,7 @@ def _claim(raw: Any) -> Claim:
 
 
 # How fields that are no plain values are read.
-_READ: dict[str, Callable[[Any], Any]] = {
+_READERS: dict[str, Callable[[Any], Any]] = {
     "expected": tuple,
     "missing": tuple,
     "pieces": tuple,
@@ -214,6 +230,7 @@ _READ: dict[str, Callable[[Any], Any]] = {
     "status": Status.from_wire,
     "claim": _claim,
 }
+_READ = tuple((_PLACES[field], _DEFAULTS[field], read) for field, read in _READERS.items())
 
 
 def _plain(value: Any) -> Any:

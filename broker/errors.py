@@ -4,6 +4,7 @@
     |- InvalidInput                INVALID_ARGUMENT     a request or document that can never succeed
     |  `- FlowError                INVALID_ARGUMENT     a flow, deployment or executor file, with file and line
     |- NotFound                    NOT_FOUND            an unknown endpoint, executor, flow, job or request
+    |- AlreadyExists               ALREADY_EXISTS       another body under the same request id or job key, or a result recorded twice
     |- Unauthenticated             UNAUTHENTICATED
     |- PermissionDenied            PERMISSION_DENIED
     |- DeadlineExceeded            DEADLINE_EXCEEDED    nobody waits for the answer any more
@@ -34,6 +35,7 @@ class Code(StrEnum):
     EXECUTOR_ERROR = "EXECUTOR_ERROR"
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
     UNAUTHENTICATED = "UNAUTHENTICATED"
     PERMISSION_DENIED = "PERMISSION_DENIED"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
@@ -50,6 +52,11 @@ class StreamflowError(Exception):
 
     code: ClassVar[Code] = Code.INTERNAL
 
+    @property
+    def name(self) -> str:
+        """Class name of the error; of an `ExecutorError`, that of the exception which the executor raised."""
+        return type(self).__name__
+
 
 class InvalidInput(StreamflowError):
     code = Code.INVALID_ARGUMENT
@@ -64,6 +71,10 @@ class FlowError(InvalidInput):
 
 class NotFound(StreamflowError):
     code = Code.NOT_FOUND
+
+
+class AlreadyExists(StreamflowError):
+    code = Code.ALREADY_EXISTS
 
 
 class Unauthenticated(StreamflowError):
@@ -166,7 +177,7 @@ OK = Status()
 _BY_CODE: dict[Code, type[StreamflowError]] = {
     kind.code: kind
     for kind in (
-        InvalidInput, NotFound, Unauthenticated, PermissionDenied, DeadlineExceeded, Cancelled,
+        InvalidInput, NotFound, AlreadyExists, Unauthenticated, PermissionDenied, DeadlineExceeded, Cancelled,
         Overloaded, TooLarge, Unavailable, Quarantined, StreamflowError,
     )
 }  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any
@@ -19,8 +19,11 @@ from .errors import FlowError, InvalidInput, NotFound
 from .subjects import token
 
 GATEWAY = "gateway"  # entry of a flow in `needs`, and the place where its leaves meet
-RESERVED = frozenset({GATEWAY, "dead", "job", "jobs", "in", "journal", "result", "results", "ctl", "blob", "blobs", "reply"})
-_STREAM_SUFFIXES = ("_all", "_part", "_log")
+RESERVED = frozenset(
+    {GATEWAY, "dead", "job", "jobs", "in", "journal", "result", "results", "ctl", "blob", "blobs", "kept", "failed", "reply"}
+)
+_NO_FLOWS = ("reply", "credit")  # stand where a flow's name does, in subjects that are no flow's
+_STREAM_SUFFIXES = ("_all", "_part", "_log", "_snap", "_retry")
 
 
 class Polling(StrEnum):
@@ -53,12 +56,16 @@ class Node:
     external_flow: str = ""  # flow and executor name that an external executor's workers serve under; "" = as here
     external_executor: str = ""
     no_reduce: bool = False
+    stateful: bool = False  # every replica applies the requests of `@write` endpoints, in the order of one log for each shard
     partitions: int = 1  # reducers that share the joins before this executor and the gathers after it
     allow_partial: bool = False  # at the deadline answer with the parts that came, marked, instead of an error
-    retries: int | None = None  # extra attempts after an exception of `retry_on`; None = no retries
-    retry_on: tuple[str, ...] = ()  # class names of exceptions
+    retries: int | None = None  # extra attempts after an exception of `retry_on`; None = the worker's default
+    retry_on: tuple[str, ...] = ()  # class names of exceptions; () = an exception is always the answer
+    backoff_s: float = 0.5  # before the second attempt; doubles with each, with jitter
+    max_backoff_s: float = 30.0
     max_deliver: int | None = None  # worker deaths on one request before quarantine; None = the role's setting
     ack_wait_s: float | None = None
+    timeout_run_s: float | None = None  # a call that runs longer ends its worker, which counts as a death; None = no limit
     timeout_ready_ms: int = 600_000  # -1 = wait for ever (Jina's unit)
     options: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -96,18 +103,32 @@ class Node:
 
 _NODE_DEFAULTS: dict[str, Any] = {each.name: getattr(Node("x"), each.name) for each in fields(Node)}
 _NODE_FIELDS = frozenset(_NODE_DEFAULTS) - {"options"}
-_NOT_ROUTING = frozenset({"hosts", "replicas", "retries", "retry_on", "max_deliver", "ack_wait_s", "timeout_ready_ms"})
+_NOT_ROUTING = frozenset(
+    {"hosts", "stateful", "replicas", "retries", "retry_on", "backoff_s", "max_backoff_s", "max_deliver", "ack_wait_s",
+     "timeout_run_s", "timeout_ready_ms"}
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """How much of a flow's online requests is kept for replay: for so long, and the newest of them up to so many bytes."""
+
+    keep_s: float = 7 * 86400.0
+    max_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
     """A flow: its name and its executors in the order they were added. Call `validate` before first use.
 
-    `version` is 16 hex digits of a SHA-256 over all that changes routing; scaling or retry settings do not change it.
+    `version` is 16 hex digits of a SHA-256 over all that changes routing; scaling or retry settings do not change it, nor does what is
+    kept of requests: `journal`, and `keep_results_s`, the seconds for which every online answer can be fetched again (0 = those that ask).
     """
 
     flow: str
     nodes: tuple[Node, ...] = ()
+    journal: Journal | None = None
+    keep_results_s: float = 0.0
     version: str = field(init=False, compare=False, default="")
     _index: dict[str, Node] = field(init=False, compare=False, repr=False, default_factory=dict)
     plans: dict[str, Any] = field(init=False, compare=False, repr=False, default_factory=dict)  # caches of routing.py
@@ -175,13 +196,17 @@ class Graph:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form for the key-value bucket, without the nodes' `options`."""
-        return {"flow": self.flow, "version": self.version, "nodes": [node.to_dict() for node in self.nodes]}
+        kept = {"journal": asdict(self.journal) if self.journal else None, "keep_results_s": self.keep_results_s}
+        given = {key: value for key, value in kept.items() if value}
+        return {"flow": self.flow, "version": self.version, "nodes": [node.to_dict() for node in self.nodes], **given}
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Graph:
         """The graph that `to_dict` wrote; raises `FlowError` for anything else, also for one whose routing this version cannot follow."""
         try:
-            graph = cls(raw["flow"], tuple(Node.from_dict(node) for node in raw["nodes"]))
+            nodes = tuple(Node.from_dict(node) for node in raw["nodes"])
+            journal = Journal(**raw["journal"]) if raw.get("journal") else None
+            graph = cls(raw["flow"], nodes, journal, raw.get("keep_results_s", 0.0))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FlowError(f"not a flow definition: {error!r}") from error
         graph.validate()
@@ -194,6 +219,8 @@ class Graph:
     def validate(self) -> None:
         """Raise `FlowError`, naming the executor, when the definition cannot work."""
         _token(self.flow, "flow")
+        if self.flow in _NO_FLOWS:
+            raise FlowError(f"flow {self.flow!r}: this name is reserved")
         seen: set[str] = set()
         for node in self.nodes:
             _check_name(node.name, seen)
@@ -248,8 +275,10 @@ def _check_numbers(node: Node) -> None:
         value = getattr(node, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
             raise FlowError(f"executor {node.name!r}: {name} is {value!r}, it must be an integer of {least} or more")
-    if node.ack_wait_s is not None and not node.ack_wait_s > 0:
-        raise FlowError(f"executor {node.name!r}: ack_wait_s is {node.ack_wait_s!r}, it must be above 0")
+    for name in ("ack_wait_s", "timeout_run_s", "backoff_s", "max_backoff_s"):
+        value = getattr(node, name)
+        if value is not None and not value > 0:
+            raise FlowError(f"executor {node.name!r}: {name} is {value!r}, it must be above 0")
 
 
 def _check_polling(node: Node) -> None:

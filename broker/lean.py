@@ -8,6 +8,7 @@ This is the only file that knows nats-py's private names; tests/integration/brok
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +19,8 @@ if _hidden:
     sys.modules["aiohttp"] = None  # type: ignore[assignment]
 
 from nats.aio.client import Client  # noqa: E402
+from nats.errors import ConnectionReconnectingError, FlushTimeoutError, ProtocolError  # noqa: E402
 from nats.errors import Error as NatsError  # noqa: E402
-from nats.errors import ProtocolError  # noqa: E402
 from nats.protocol.parser import Parser  # noqa: E402
 
 if _hidden:
@@ -27,11 +28,15 @@ if _hidden:
 
 from .errors import TooLarge, Unavailable  # noqa: E402
 
+log = logging.getLogger(__name__)
+
 # subject, reply subject, raw header block or None, payload
 Sink = Callable[[bytes, bytes, bytes | None, bytes], None]
 
 READ_BYTES = 1 << 18
+MAX_LINE_BYTES = 4096  # nats-server's max_control_line
 LAZY_S = 0.002
+FLUSH_S = 10.0
 _CRLF = b"\r\n"
 _MSG, _HMSG = ord("M"), ord("H")
 
@@ -83,7 +88,10 @@ class LeanParser(Parser):
             sink = sinks.get(int(words[2]))
             header = data[start:body] if kind == _HMSG else None
             if sink is not None:
-                sink(words[1], reply, header, data[body:stop])
+                try:
+                    sink(words[1], reply, header, data[body:stop])
+                except Exception:  # it would end this loop, on a connection that looks alive
+                    log.exception("a message on %s was not handled", words[1].decode(errors="replace"))
             else:
                 await self.nc._process_msg(int(words[2]), words[1], reply, data[body:stop], header)
             position = stop + 2
@@ -112,6 +120,25 @@ class LeanClient(Client):
         self._write_due = False
         self._lazy_due = False
 
+    def identify(self, public: str) -> None:
+        """The public nkey to connect with; `signature_cb` of `connect` signs for it."""
+        self._public_nkey = public
+
+    @property
+    def server_id(self) -> str:
+        """Of the server that is connected now: what its monitoring calls itself."""
+        return str(self._server_info.get("server_id", ""))
+
+    async def leave_server(self) -> None:
+        """Go to another server, where there is one: this one says that it will end soon (lame duck mode)."""
+        if len(self.servers) > 1:
+            await self.force_reconnect()
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether that server is one of several."""
+        return bool(self._server_info.get("cluster"))
+
     async def listen(self, subject: str, sink: Sink, queue: str = "") -> Any:
         """Subscribe; `sink` is called in the read loop and must neither block nor raise. Survives reconnects."""
         subscription = await self.subscribe(subject, queue=queue, cb=_unused)
@@ -120,29 +147,46 @@ class LeanClient(Client):
 
     async def unlisten(self, subscription: Any) -> None:
         """Unsubscribe, handing over what the broker had sent until then."""
-        if self.is_connected:
-            await self._send_unsubscribe(subscription._id)
-            await self.flush()
-        self.sinks.pop(subscription._id, None)
-        self._remove_sub(subscription._id)
+        try:
+            if self.is_connected:
+                await self._send_unsubscribe(subscription._id)
+                await self.flush()
+        finally:  # else a reconnect would subscribe anew to what nobody hears
+            self.sinks.pop(subscription._id, None)
+            self._remove_sub(subscription._id)
+
+    async def flush(self, timeout: float = FLUSH_S) -> None:
+        """Return when the broker has read everything sent so far. Raises `FlushTimeoutError`, `ConnectionReconnectingError`.
+
+        nats-py's own cancels what the next PONG is to resolve when it is given up, which then ends the read loop.
+        """
+        if not self.is_connected:
+            raise ConnectionReconnectingError
+        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        await self._send_ping(answered)
+        if not (await asyncio.wait((answered,), timeout=timeout))[0]:
+            raise FlushTimeoutError
 
     def send(self, subject: str, payload: bytes, reply: str = "", header: bytes | None = None, *, lazy: bool = False) -> None:
         """Queue one message for this loop turn's write; a `lazy` one goes with the next write, within `LAZY_S` (an ack: nobody waits).
 
         Raises `TooLarge` and `Unavailable` before a byte leaves.
 
-        The broker counts header and payload against `max_payload` and closes the connection for good when it is exceeded,
-        so the check is here and not on the wire.
+        The broker counts header and payload against `max_payload`, and subjects against its longest line, and closes the connection for
+        good when one is exceeded, so the check is here and not on the wire.
         """
         total = len(payload) + (len(header) if header else 0)
         if total > self._max_payload:
             raise TooLarge(f"message of {total} bytes, the broker takes {self._max_payload}")
         if header is None:
             line = f"PUB {subject} {reply} {total}\r\n".encode()
-            self._pending.append(b"".join((line, payload, _CRLF)))
+            message = b"".join((line, payload, _CRLF))
         else:
             line = f"HPUB {subject} {reply} {len(header)} {total}\r\n".encode()
-            self._pending.append(b"".join((line, header, payload, _CRLF)))
+            message = b"".join((line, header, payload, _CRLF))
+        if len(line) > MAX_LINE_BYTES:
+            raise TooLarge(f"subject of {len(subject)} characters, the broker takes lines of {MAX_LINE_BYTES} bytes")
+        self._pending.append(message)
         self._pending_data_size += total + len(line) + 2
         if self._write_due:
             return

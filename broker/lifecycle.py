@@ -51,19 +51,19 @@ class Stop:
         return None
 
 
-def run(main: Callable[[Stop], Coroutine[Any, Any, int]]) -> int:
-    """Run `main` on a new loop (uvloop unless `STREAMFLOW_LOOP=asyncio`) until it returns its exit code."""
+def run(main: Callable[[Stop], Coroutine[Any, Any, int]], *, loop: str = "") -> int:
+    """Run `main` on a new loop (uvloop unless `loop`, or `STREAMFLOW_LOOP`, is "asyncio") until it returns its exit code."""
     # What is loaded by now stays: never look at it again. Requests make and drop many objects, few of them in cycles: collect less often.
     # A worker's thread ends many requests in a row: let the loop send the first ones meanwhile (+15 % in a chain of three).
     sys.setswitchinterval(0.0005)
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
         return runner.run(_main(main))
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if os.environ.get("STREAMFLOW_LOOP") == "asyncio":
+def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    if (loop or os.environ.get("STREAMFLOW_LOOP")) == "asyncio":
         return None
     try:
         import uvloop

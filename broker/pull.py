@@ -25,7 +25,7 @@ _PENDING_HEADER = b"Nats-Pending-Messages: "
 class Delivery:
     """One hand-over of one message. Settled once; a second call is harmless."""
 
-    __slots__ = ("_pull", "_reply", "_words", "attempt", "payload", "settled", "subject")
+    __slots__ = ("_has_run", "_pull", "_reply", "_words", "attempt", "payload", "settled", "subject")
 
     def __init__(self, pull: Pull, subject: bytes, reply: bytes, payload: bytes) -> None:
         self._pull = pull
@@ -33,16 +33,22 @@ class Delivery:
         self.subject = subject
         self.payload = payload
         self.settled = False
+        self._has_run = False
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>; a domain and an account may come
         # in front (ADR-15), a token may follow
         words = self._reply.split(".")
-        self._words = words[4:8] if len(words) < 11 else words[6:10]
+        self._words = words[4:9] if len(words) < 11 else words[6:11]
         self.attempt = int(self._words[0])
 
     @property
     def sequence(self) -> int:
         """In the stream: the same for every delivery of this message."""
         return int(self._words[1])
+
+    @property
+    def pending(self) -> int:
+        """Messages that the consumer had yet to deliver when it delivered this one."""
+        return int(self._words[4])
 
     @property
     def fencing_token(self) -> int:
@@ -57,6 +63,12 @@ class Delivery:
     @property
     def ack_subject(self) -> str:
         return self._reply
+
+    def ran(self) -> None:
+        """The work is done; it is settled once its outcome is safe (`Pull.running`)."""
+        if not self.settled and not self._has_run:
+            self._has_run = True
+            self._pull.finishing += 1
 
     def ack(self) -> None:
         """Done: never again."""
@@ -78,20 +90,37 @@ class Delivery:
         if self.settled:
             return
         self.settled = True
+        if self._has_run:
+            self._pull.finishing -= 1
         self._pull.settle(self._reply, word)
 
 
 class Pull:
     """Pulls from one durable consumer and hands each `Delivery` to `handle`, which must not block or raise."""
 
-    def __init__(self, bus: Bus, stream: str, durable: str, handle: Callable[[Delivery], None], *, capacity: int = 1) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        durable: str,
+        handle: Callable[[Delivery], None],
+        *,
+        capacity: int = 1,
+        on_settled: Callable[[], None] | None = None,
+        on_gone: Callable[[], None] | None = None,
+    ) -> None:
+        """`on_settled`: called after each. `on_gone`: called, and pulling ends, when the consumer does not exist any more; without it the
+        pull waits until one does."""
         self._bus = bus
+        self._on_settled = on_settled
+        self._on_gone = on_gone
         self._where = f"{stream}/{durable}"
         self._request = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
         self._inbox = bus.new_inbox()
         self._handle = handle
         self._capacity = capacity
         self._held = 0
+        self.finishing = 0
         self._asked = 0
         self._number = 0
         self._heard = time.monotonic()
@@ -104,6 +133,11 @@ class Pull:
         """Deliveries handed over and not settled yet."""
         return self._held
 
+    @property
+    def running(self) -> int:
+        """Those among them that are still worked on, or wait to be."""
+        return self._held - self.finishing
+
     async def start(self) -> None:
         self._stopped = False
         self._subscription = await self._bus.listen(self._inbox + ".*", self._arrived)
@@ -113,11 +147,12 @@ class Pull:
 
     async def stop(self) -> None:
         """Take nothing new. Deliveries that the broker had already sent are still handed over; `held` then only falls."""
-        if self._stopped:
+        self._stopped = True  # which it may be already: its consumer is gone
+        watch, self._watch = self._watch, None
+        if watch is None:
             return
-        self._stopped = True
-        if self._watch is not None:
-            self._watch.cancel()
+        watch.cancel()
+        self._bus.off_reconnect(self._reissue)
         try:
             await self._bus.unlisten(self._subscription)
         except Exception as error:
@@ -137,6 +172,8 @@ class Pull:
         except StreamflowError as error:
             log.warning("%s: a settled message will be delivered again: %s", self._where, error)
         self._ask()
+        if self._on_settled is not None:
+            self._on_settled()
 
     def _ask(self) -> None:
         """Ask for what there is room for, once it is worth a request: half the capacity, or nothing is under way."""
@@ -170,6 +207,10 @@ class Pull:
         self._asked = max(0, self._asked - _pending(header)) if _PENDING_HEADER in header else 0
         if code in (b"404", b"408"):
             self._ask()
+            return
+        if self._on_gone is not None and (code == b"503" or b"Consumer Deleted" in header):
+            self._stopped = True
+            self._on_gone()
             return
         log.info("%s: %s; asking again", self._where, header[9:].split(b"\r\n", 1)[0].decode(errors="replace"))
         asyncio.get_running_loop().call_later(RETRY_S, self._ask)

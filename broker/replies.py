@@ -15,7 +15,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from .bus import Bus
-from .errors import StreamflowError
+from .errors import StreamflowError, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +86,10 @@ class ReplySender:
     def _retry(self, sent: _Sent) -> None:
         try:
             self._send(sent._replace(last=time.monotonic()))
+        except Unavailable as error:  # the send buffer is full: as if nobody had listened
+            log.debug("an answer could not be sent again yet: %s", error)
+            if time.monotonic() - sent.first <= GIVE_UP_S:
+                asyncio.get_running_loop().call_later(RETRY_S, self._retry, sent)
         except StreamflowError as error:
             log.warning("an answer could not be sent again: %s", error)
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 import ctypes
 import importlib.metadata
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import sysconfig
-import tempfile
 import time
 from pathlib import Path
 
 from .errors import RuntimeFailToStart
+from .scratch import temporary_folder
+from .versions import require_version
 
-MINIMUM_VERSION = (2, 14, 3)  # security floor: the advisories of 2026 are fixed from here on
 START_S = 10.0
 MAX_PAYLOAD_BYTES = 1 << 20
+MONITORING_OFFSET = 4000
+_LOG = "nats-server.log"
+ROOM_BYTES = 16 << 20  # enough to start again on a disk that was full
+_DISK_FULL = (b"no space left on device", b"disk quota exceeded")  # errno ENOSPC and EDQUOT, as Go writes them
 
 _CONFIG = """\
 server_name: streamflow
@@ -31,6 +34,8 @@ jetstream {{
   store_dir: "{store}"
   {limits}
 }}
+{monitoring}
+{auth}
 """
 
 
@@ -59,21 +64,32 @@ def _from_path() -> list[Path]:
 
 
 def check_version(binary: Path) -> str:
-    """Version of `binary`, e.g. "2.15.1". Raises `RuntimeFailToStart` below the floor."""
+    """Version of `binary`, e.g. "2.15.1". Raises `RuntimeFailToStart` when it is too old. Takes 4 ms."""
     text = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=False).stdout
-    found = re.search(r"v?(\d+)\.(\d+)\.(\d+)", text)
-    if not found or tuple(map(int, found.groups())) < MINIMUM_VERSION:
-        floor = ".".join(map(str, MINIMUM_VERSION))
-        raise RuntimeFailToStart(
-            f'{binary} is {text.strip() or "of unknown version"}: streamflow needs {floor} or newer (pip install "streamflow[broker]")'
-        )
-    return ".".join(found.groups())
+    return require_version(text, str(binary))
 
 
 def free_port(host: str = "127.0.0.1") -> int:
     with socket.socket() as probe:
         probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def monitoring_port(port: int) -> int:
+    """Where a broker of ours on `port` is monitored: 8222 for 4222, as is usual for NATS, and as far away for other ports."""
+    return port + MONITORING_OFFSET if port + MONITORING_OFFSET < 65536 else port - MONITORING_OFFSET
+
+
+def free_ports(host: str) -> int:
+    """A free port whose `monitoring_port` is free too."""
+    while True:
+        port = free_port(host)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", monitoring_port(port)))
+            except OSError:
+                continue
+        return port
 
 
 _PR_SET_PDEATHSIG = 1
@@ -87,16 +103,32 @@ def _die_with_parent() -> None:
 class EmbeddedBroker:
     """A nats-server of our own. `store` None = a temporary folder that goes with `stop()`; a named folder is kept.
 
-    `start()` may be called again after `stop()` or `kill()`: same port, same data.
+    `start()` may be called again after `stop()` or `kill()`: same port, same data. `auth` is a file with the users that it admits, as
+    `streamflow auth generate` writes one; without it everybody who reaches the port may do everything. `durability` "fsync": nothing is
+    acknowledged before it is on the disk, which the server's monitoring proves.
     """
 
-    def __init__(self, store: Path | None = None, port: int = 0, host: str = "127.0.0.1", *, limits: str = "") -> None:
+    def __init__(
+        self,
+        store: Path | None = None,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        *,
+        limits: str = "",
+        auth: Path | None = None,
+        durability: str = "default",
+    ) -> None:
+        self._is_synced = durability == "fsync"
+        self._auth = auth
         self._host = host
         self._port = port
         self._limits = limits
         self._temporary = store is None
+        self._lock: int | None = None
         self._store = store
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_read = 0
+        self._was_full = False
 
     @property
     def url(self) -> str:
@@ -118,15 +150,27 @@ class EmbeddedBroker:
     def launch(self) -> None:
         """Start without waiting, so that a caller may import meanwhile; `wait_ready()` follows."""
         binary = find_server_binary()
-        self._store = self._store or Path(tempfile.mkdtemp(prefix="streamflow-broker-"))
+        check_version(binary)
+        if self._store is None:
+            self._store, self._lock = temporary_folder()
         self._store.mkdir(parents=True, exist_ok=True)
-        self._port = self._port or free_port(self._host)
+        self._port = self._port or (free_ports(self._host) if self._is_synced else free_port(self._host))
         config = self._store / "nats-server.conf"
+        # The server reads an include from the folder of the file that has it, whatever the path looks like.
+        auth = f'include "{os.path.relpath(self._auth, self._store)}"' if self._auth else ""
         values = {"host": self._host, "port": self._port, "store": self._store, "limits": self._limits, "max_payload": MAX_PAYLOAD_BYTES}
-        config.write_text(_CONFIG.format(**values), encoding="utf-8")
+        values["auth"] = auth
+        if self._is_synced:
+            values["limits"] = f"{self._limits}\n  sync_interval: always"
+        # What proves it (`streamflow doctor`). On loopback alone: it tells who is connected.
+        values["monitoring"] = f'http: "127.0.0.1:{monitoring_port(self._port)}"' if self._is_synced else ""
+        text = _CONFIG.format(**values)
+        if not config.exists() or config.read_text(encoding="utf-8") != text:  # leave it alone on a disk that may be full
+            config.write_text(text, encoding="utf-8")
         # Fewer garbage collections, and room for the processes that it serves: docs/decisions/0003-nats-client.md.
         environment = {"GOGC": "400", "GOMAXPROCS": str(max(1, (os.cpu_count() or 2) // 2)), **os.environ}
-        with (self._store / "nats-server.log").open("ab") as log:
+        with (self._store / _LOG).open("ab") as log:
+            self._log_read, self._was_full = log.tell(), False
             self._process = subprocess.Popen(
                 [binary, "-c", config],
                 stdout=log,
@@ -134,6 +178,7 @@ class EmbeddedBroker:
                 stdin=subprocess.DEVNULL,
                 env=environment,
                 start_new_session=True,
+                pass_fds=[] if self._lock is None else [self._lock],
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 
@@ -149,9 +194,23 @@ class EmbeddedBroker:
                         return
             except OSError:
                 time.sleep(0.01)
-        tail = (self._store / "nats-server.log").read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+        tail = (self._store / _LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
         self.stop()
         raise RuntimeFailToStart(f"nats-server did not start on {self.url}: {' | '.join(tail) or 'no output'}")
+
+    def has_lost_its_disk(self) -> bool:
+        """Whether it met a full disk since its start, and there is room again: it stores nothing until it is restarted. Cheap."""
+        assert self._store is not None
+        log = self._store / _LOG
+        if not log.exists():  # its folder was removed under it
+            return False
+        if log.stat().st_size > self._log_read:
+            with log.open("rb") as lines:
+                lines.seek(self._log_read)
+                news = lines.read()
+            self._log_read += len(news)
+            self._was_full = self._was_full or any(word in news for word in _DISK_FULL)
+        return self._was_full and shutil.disk_usage(self._store).free >= ROOM_BYTES
 
     def kill(self) -> None:
         """End it as a crash would (SIGKILL); data stays for the next `start()`."""
@@ -171,4 +230,6 @@ class EmbeddedBroker:
             self._process = None
         if self._temporary and self._store is not None:
             shutil.rmtree(self._store, ignore_errors=True)
-            self._store = None
+            if self._lock is not None:
+                os.close(self._lock)
+            self._store = self._lock = None

@@ -11,6 +11,8 @@ from hashlib import sha256
 from .errors import InvalidInput
 
 PREFIX = "sf"
+ANYBODY = "any"
+ONLINE = "online"  # stands for the job in the stored result of a request that somebody waits, or waited, for
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
@@ -20,6 +22,11 @@ def token(name: str, what: str) -> str:
         shown = repr(name if isinstance(name, str) else type(name).__name__)[:80]
         raise InvalidInput(f"{what} {shown}: use 1 to 64 letters, digits, '_' or '-'")
     return name
+
+
+def below(*tokens: str) -> str:
+    """Everything that starts with these tokens, for a permission: `below("shop", "job")` takes all of `job("shop", ...)`."""
+    return ".".join((PREFIX, *tokens, ">"))
 
 
 def digest(text: str) -> str:
@@ -59,6 +66,37 @@ def shard_durable(shard: int) -> str:
     return f"shard-{shard}"
 
 
+def retry(flow: str, executor: str, owner: str, ticket: str) -> str:
+    """Where a request waits for its next attempt. `owner`: the shard that alone may take it, or `ANYBODY`."""
+    return f"{PREFIX}.{flow}.{executor}.retry.{owner}.{ticket}"
+
+
+def again(flow: str, executor: str, owner: str, ticket: str) -> str:
+    """Where it is delivered when the time has come; in the same stream."""
+    return f"{PREFIX}.{flow}.{executor}.again.{owner}.{ticket}"
+
+
+def retry_stream(flow: str, executor: str) -> str:
+    return work_stream(flow, executor) + "_retry"
+
+
+def retry_durable(owner: str) -> str:
+    return f"again-{owner}"
+
+
+def owner_of(subject: bytes, shard: int | None) -> str:
+    """Who may take another attempt at what came on `subject` to a worker that holds `shard`: only it, when each shard has its own copy."""
+    kind = subject.split(b".")[3:5]
+    return str(shard) if shard is not None and (kind[0] == b"all" or kind == [b"again", b"%d" % shard]) else ANYBODY
+
+
+def queue_of(stream: str, subject: str) -> tuple[str, str] | None:
+    """Flow and executor whose queue is on `subject` of `stream`; None when this is something else."""
+    prefix, flow, executor, *_ = (*subject.split("."), "", "", "")
+    mine = (work_stream(flow, executor), fan_out_stream(flow, executor), retry_stream(flow, executor))
+    return (flow, executor) if prefix == PREFIX and stream in mine else None
+
+
 def part(flow: str, place: str, request_id: str, kind: str, name: str) -> str:
     """Where one part waits for the others; `place` is the executor that they meet before (kind join) or after (kind gather)."""
     return f"{PREFIX}.{flow}.{place}.part.{request_id}.{kind}.{name}"
@@ -68,25 +106,88 @@ def part_stream(flow: str, place: str) -> str:
     return work_stream(flow, place) + "_part"
 
 
-def dead(flow: str, executor: str) -> str:
-    return f"{PREFIX}.{flow}.dead.{executor}"
+def dead(flow: str, executor: str, request_id: str) -> str:
+    """Where a request that `executor` gave up on is kept."""
+    return f"{PREFIX}.{flow}.dead.{executor}.{request_id}"
 
 
 def dead_stream(flow: str) -> str:
     return f"{PREFIX}_{flow}_dead"
 
 
-def reply(owner: str, ticket: str) -> str:
-    return f"{PREFIX}.reply.{owner}.{ticket}"
+def job(flow: str, run: str, request_id: str) -> str:
+    """Where one stored input of job `run` lies, before and after it is worked on."""
+    return f"{PREFIX}.{flow}.job.{run}.{request_id}"
 
 
-def replies(owner: str) -> str:
-    return f"{PREFIX}.reply.{owner}.*"
+def jobs_stream(flow: str) -> str:
+    return f"{PREFIX}_{flow}_jobs"
+
+
+def job_durable(run: str) -> str:
+    """The consumer that feeds job `run` into the bulk lane; it exists while the job is unfinished and is paused with it."""
+    return f"job-{run}"
+
+
+def result(flow: str, record: str) -> str:
+    """Where an outcome is stored. `record` is "<run>.<name>": of a job its id and the input's number, of an online request `ONLINE` and
+    the request's name. The first writer wins (expected last sequence 0 on this subject, ADR-19)."""
+    return f"{PREFIX}.{flow}.result.{record}"
+
+
+def failed(flow: str, record: str) -> str:
+    """A mark beside a stored result that is an error, so that failures are counted and found without reading the rest."""
+    return f"{PREFIX}.{flow}.failed.{record}"
+
+
+def results_stream(flow: str) -> str:
+    return f"{PREFIX}_{flow}_results"
+
+
+def journal(flow: str, request_id: str) -> str:
+    """Where a copy of an online request is kept by a flow with a journal."""
+    return f"{PREFIX}.{flow}.in.{request_id}"
+
+
+def journal_stream(flow: str) -> str:
+    return f"{PREFIX}_{flow}_journal"
+
+
+def write_log(flow: str, executor: str, shard: int, kind: str, name: str) -> str:
+    """Where a write of a stateful executor is appended; `kind` is "write", or "piece" for what a large one begins with."""
+    return f"{PREFIX}.{flow}.{executor}.log.{shard}.{kind}.{name}"
+
+
+def write_log_stream(flow: str, executor: str, shard: int = 0) -> str:
+    """A stream per shard, so that its sequence numbers have no gaps but those of a trimmed start."""
+    return f"{work_stream(flow, executor)}_log_{shard}"
+
+
+def snapshot(flow: str, executor: str, shard: int, kind: str, name: str) -> str:
+    """Where a snapshot of a stateful executor lies; `kind` is "piece" (name "<key>.<number>") or "manifest" (name "<key>")."""
+    return f"{PREFIX}.{flow}.{executor}.snap.{shard}.{kind}.{name}"
+
+
+def snapshot_stream(flow: str, executor: str, shard: int = 0) -> str:
+    return f"{work_stream(flow, executor)}_snap_{shard}"
+
+
+def reply(flow: str, owner: str, ticket: str) -> str:
+    return f"{PREFIX}.reply.{flow}.{owner}.{ticket}"
+
+
+def replies(flow: str, owner: str) -> str:
+    return f"{PREFIX}.reply.{flow}.{owner}.*"
 
 
 def credit(source: str) -> str:
-    """Where the worker behind `source` ("<worker>.<number>") hears how far a stream's reader has come. Core NATS."""
+    """Where the worker behind `source` ("<place>.<worker>.<number>") hears how far a stream's reader has come. Core NATS."""
     return f"{PREFIX}.credit.{source}"
+
+
+def credit_place(flow: str, executor: str) -> str:
+    """First token of the sources of an executor's workers, by which a broker permission tells them from others."""
+    return digest(f"{flow}.{executor}")[:8]
 
 
 def control(flow: str, verb: str) -> str:
@@ -115,6 +216,15 @@ def blob_stream(flow: str) -> str:
 
 def blob(flow: str, key: str, piece: int | str) -> str:
     return f"{PREFIX}.{flow}.blob.{key}.{piece}"
+
+
+def kept(flow: str, key: str, piece: int | str) -> str:
+    """A piece of a large body that lives as long as jobs and results do."""
+    return f"{PREFIX}.{flow}.kept.{key}.{piece}"
+
+
+def kept_stream(flow: str) -> str:
+    return f"{PREFIX}_{flow}_kept"
 
 
 def message_id(request_id: str, hop: str, part: str = "", run: str = "") -> str:

@@ -7,19 +7,22 @@ consumer with other settings silently changes it for everybody. What is created 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from . import bucket, subjects
 from .bus import Bus
 from .errors import NotFound, StreamflowError
-from .flow import Graph, Node
+from .flow import Graph, Journal, Node
 from .settings import BrokerSettings
 
 _NS = 1_000_000_000
 DEDUPLICATION_S = 120
 DEAD_LETTER_AGE_S = 7 * 86400
 LANES = ("now", "bulk")
+_QUEUES = (subjects.work_stream, subjects.fan_out_stream, subjects.retry_stream)
+PROMISE = "streamflow.durability"  # in a stream's metadata: what its deployer asked for; `streamflow doctor` holds the broker to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,23 +43,28 @@ class Stream:
 
 def streams_of(graph: Graph, settings: BrokerSettings) -> tuple[Stream, ...]:
     """Everything `graph` needs on the broker."""
-    shared = (_bucket(graph.flow, settings), _blobs(graph.flow, settings), _dead(graph.flow, settings))
+    shared = (_bucket(graph.flow, settings), _blobs(graph.flow, settings), _dead(graph.flow, settings), *_jobs(graph.flow, settings))
+    journal = (_journal(graph.flow, graph.journal, settings),) if graph.journal else ()
     own = [node for node in graph.nodes if not node.external]
     work = tuple(_work(graph.flow, node, settings) for node in own)
     sharded = tuple(_fan_out(graph.flow, node, settings) for node in own if node.shards > 1)
-    return shared + work + sharded + tuple(_parts(graph.flow, place, settings) for place in graph.meeting_places)
+    retried = tuple(_retries(graph.flow, node, settings) for node in own if node.retry_on)
+    logged = tuple(stream for node in own if node.stateful for stream in _logs(graph.flow, node, settings))
+    parts = tuple(_parts(graph.flow, place, settings) for place in graph.meeting_places)
+    return shared + journal + work + sharded + retried + logged + parts
 
 
 def _stream(name: str, subject: str | list[str], settings: BrokerSettings, **config: Any) -> dict[str, Any]:
     base = {
         "name": name,
         "subjects": [subject] if isinstance(subject, str) else subject,
-        "storage": settings.storage,
+        "storage": "memory" if settings.durability == "memory" else "file",
         "num_replicas": settings.stream_replicas,
         "retention": "limits",
         "discard": "new",
         "allow_direct": True,
         "max_consumers": -1,
+        "metadata": {PROMISE: settings.durability},
     }
     return base | config
 
@@ -97,6 +105,37 @@ def _fan_out(flow: str, node: Node, settings: BrokerSettings) -> Stream:
     return Stream(name, config, tuple(shards))
 
 
+def _retries(flow: str, node: Node, settings: BrokerSettings) -> Stream:
+    """Requests that wait for their next attempt at an executor (docs/decisions/0016-retries-reload-restarts.md).
+
+    A stream of its own, because one with schedules may neither refuse when it is full nor source from another (ADR-51). What is in it
+    was accepted before, so it has no limits of its own.
+    """
+    name = subjects.retry_stream(flow, node.name)
+    mine = [subjects.retry(flow, node.name, "*", "*"), subjects.again(flow, node.name, "*", "*")]
+    config = _stream(
+        name, mine, settings, retention="workqueue", discard="old", allow_msg_schedules=True, duplicate_window=DEDUPLICATION_S * _NS
+    )
+    owners = (subjects.ANYBODY, *(node.shard_names if node.shards > 1 else ()))
+    ack_wait_s = node.ack_wait_s or settings.ack_wait_s
+    again = (_consumer(name, subjects.retry_durable(each), subjects.again(flow, node.name, each, "*"), ack_wait_s) for each in owners)
+    return Stream(name, config, tuple(again))
+
+
+def _logs(flow: str, node: Node, settings: BrokerSettings) -> Iterator[Stream]:
+    """For each shard the writes of a stateful executor, and the snapshots behind which they are removed; a full log refuses writes
+    (docs/decisions/0017-stateful-executors.md)."""
+    for shard in range(node.shards):
+        writes = [subjects.write_log(flow, node.name, shard, kind, "*") for kind in ("write", "piece")]
+        pieces = [subjects.snapshot(flow, node.name, shard, *each) for each in (("manifest", "*"), ("piece", "*.*"))]
+        log_config = {"allow_atomic": True, "max_bytes": settings.max_log_bytes, "duplicate_window": DEDUPLICATION_S * _NS}
+        for name, mine, config in (
+            (subjects.write_log_stream(flow, node.name, shard), writes, log_config),
+            (subjects.snapshot_stream(flow, node.name, shard), pieces, {}),
+        ):
+            yield Stream(name, _stream(name, mine, settings, **config))
+
+
 def _parts(flow: str, place: str, settings: BrokerSettings) -> Stream:
     """Parts wait here for each other and are purged when they have met (docs/decisions/0007-joins.md)."""
     name = subjects.part_stream(flow, place)
@@ -124,35 +163,70 @@ def _consumer(stream: str, durable: str, subject: str, ack_wait_s: float) -> Con
 
 def _bucket(flow: str, settings: BrokerSettings) -> Stream:
     name = subjects.bucket_stream(flow)
-    return Stream(name, _stream(name, subjects.bucket_key(flow, ">"), settings, max_msgs_per_subject=1, allow_rollup_hdrs=True))
+    config = _stream(name, subjects.bucket_key(flow, ">"), settings, max_msgs_per_subject=1, allow_rollup_hdrs=True, allow_msg_ttl=True)
+    return Stream(name, config)
 
 
 def _blobs(flow: str, settings: BrokerSettings) -> Stream:
     name = subjects.blob_stream(flow)
     age = int(settings.blob_ttl_s * _NS)
     window = min(DEDUPLICATION_S * _NS, age)
-    config = _stream(
-        name, subjects.blob(flow, "*", "*"), settings, max_age=age, max_bytes=2 * settings.max_queue_bytes, duplicate_window=window
-    )
-    return Stream(name, config)
+    erasable = {"allow_rollup_hdrs": True, "allow_msg_ttl": True}  # see `Bus.erase`
+    limits = {"max_age": age, "max_bytes": 2 * settings.max_queue_bytes, "duplicate_window": window}
+    return Stream(name, _stream(name, subjects.blob(flow, "*", "*"), settings, **erasable, **limits))
 
 
 def _dead(flow: str, settings: BrokerSettings) -> Stream:
     name = subjects.dead_stream(flow)
     config = _stream(
-        name, subjects.dead(flow, ">"), settings, max_age=DEAD_LETTER_AGE_S * _NS, max_bytes=settings.max_queue_bytes // 2, discard="old"
+        name,
+        subjects.dead(flow, "*", "*"),
+        settings,
+        max_age=DEAD_LETTER_AGE_S * _NS,
+        max_bytes=settings.max_queue_bytes // 2,
+        discard="old",
     )
     return Stream(name, config)
 
 
-async def provision(bus: Bus, graph: Graph, settings: BrokerSettings) -> None:
-    """Create or adjust what `graph` needs, then store its definition. Safe to repeat and from several deployers at once."""
+def _jobs(flow: str, settings: BrokerSettings) -> tuple[Stream, ...]:
+    """Inputs of jobs, stored outcomes, and the large bodies of both. Kept for a time, then gone; a full one refuses."""
+    subjects_by_stream = {
+        subjects.jobs_stream(flow): [subjects.job(flow, "*", "*")],
+        subjects.results_stream(flow): [subjects.result(flow, "*.*"), subjects.failed(flow, "*.*")],
+        subjects.kept_stream(flow): [subjects.kept(flow, "*", "*")],
+    }
+    age = int(settings.keep_s * _NS)
+    limits = {"max_age": age, "max_bytes": settings.max_job_bytes, "duplicate_window": min(DEDUPLICATION_S * _NS, age)}
+    return tuple(Stream(name, _stream(name, mine, settings, allow_msg_ttl=True, **limits)) for name, mine in subjects_by_stream.items())
+
+
+def _journal(flow: str, journal: Journal, settings: BrokerSettings) -> Stream:
+    """Copies of online requests, the newest; never a reason to refuse one."""
+    age = int(journal.keep_s * _NS)
+    limits = {"max_age": age, "max_bytes": journal.max_bytes, "duplicate_window": min(DEDUPLICATION_S * _NS, age)}
+    name = subjects.journal_stream(flow)
+    return Stream(name, _stream(name, subjects.journal(flow, "*"), settings, discard="old", **limits))
+
+
+def queues_of(graph: Graph, settings: BrokerSettings, only: Collection[str] | None = None) -> list[str]:
+    """Names of the streams that are empty once nothing is left to do for the executors of `graph` (for `only` some of them)."""
+    chosen = [node for node in graph.nodes if not node.external and (only is None or node.name in only)]
+    mine = {stream(graph.flow, node.name) for node in chosen for stream in _QUEUES}
+    return [stream.name for stream in streams_of(graph, settings) if stream.name in mine]
+
+
+async def provision(bus: Bus, graph: Graph, settings: BrokerSettings, *, current: bool = True) -> None:
+    """Create or adjust what `graph` needs, then store its definition; with `current` requests go by it from now on.
+
+    Safe to repeat and from several deployers at once.
+    """
     for stream in streams_of(graph, settings):
         await _ensure_stream(bus, stream)
         for consumer in stream.consumers:
             body = {"stream_name": consumer.stream, "config": consumer.config, "action": ""}
             await bus.api(f"CONSUMER.CREATE.{consumer.stream}.{consumer.name}.{consumer.config['filter_subject']}", body)
-    await bucket.publish_graph(bus, graph)
+    await bucket.publish_graph(bus, graph, current=current)
 
 
 async def _ensure_stream(bus: Bus, stream: Stream) -> None:

@@ -25,13 +25,14 @@ def gateway(url: str) -> None:
 
 async def worker(flow: str, executor: str) -> None:
     """Ask all workers of the flow to announce themselves, and wait for the one that runs in this container."""
-    from streamflow.broker.announce import Announcement, State  # not needed for a gateway
+    from streamflow.broker.accounts import settings_for  # these are not needed for a gateway
+    from streamflow.broker.announce import Announcement, State
     from streamflow.broker.bus import Bus
+    from streamflow.broker.permissions import Role
     from streamflow.broker.settings import BrokerSettings
     from streamflow.broker.subjects import control
 
-    settings = BrokerSettings()
-    settings.connect_wait_s = 1.0
+    settings = settings_for(BrokerSettings(connect_wait_s=1.0), Role.WORKER, flow, executor)
     bus = await Bus.connect(settings, "healthcheck")
     ready = asyncio.Event()
 

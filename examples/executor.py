@@ -22,10 +22,16 @@ class Counted(BaseDoc):
     top: list[str]
 
 
+class Word(BaseDoc):
+    """One word of a note."""
+
+    text: str
+
+
 class Cleaner(Executor):
     """Lower case, letters and digits only."""
 
-    @requests(on="/count")
+    @requests(on=["/count", "/words"])
     def clean(self, docs: DocList[Note], **kwargs: Any) -> DocList[Note]:
         for doc in docs:
             doc.text = " ".join("".join(sign if sign.isalnum() else " " for sign in doc.text.lower()).split())
@@ -33,7 +39,10 @@ class Cleaner(Executor):
 
 
 class WordCounter(Executor):
-    """Counts words; `top` sets how many of the most frequent ones are named, `parameters["top"]` does so for one request."""
+    """Counts words, or gives them one by one.
+
+    `top` sets how many of the most frequent ones are named, `parameters["top"]` does so for one request.
+    """
 
     def __init__(self, top: int = 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -43,6 +52,12 @@ class WordCounter(Executor):
     def count(self, docs: DocList[Note], parameters: dict[str, Any] | None = None, **kwargs: Any) -> DocList[Counted]:
         top = int((parameters or {}).get("top", self.top))
         return DocList[Counted]([self._counted(doc, top) for doc in docs])
+
+    @requests(on="/words")
+    async def words(self, doc: Note, **kwargs: Any) -> Word:  # type: ignore[misc]  # the type of one document, as Jina writes it
+        """Streams the words of a note, each when the reader has room for it."""
+        for word in doc.text.split():
+            yield Word(text=word)
 
     def _counted(self, doc: Note, top: int) -> Counted:
         words = Counter(doc.text.split())

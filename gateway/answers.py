@@ -16,6 +16,8 @@ import orjson
 from streamflow.broker.envelope import EMPTY, JSON, Envelope, Hop
 from streamflow.broker.errors import Code, Status
 
+from .keeping import is_pending
+
 GATEWAY = "gateway"
 _EXACT_INT = 1 << 53
 _OPTIONS = orjson.OPT_NON_STR_KEYS
@@ -52,9 +54,9 @@ def plain(value: Any) -> Any:
 
 
 def hops(envelope: Envelope, started: float) -> tuple[Hop, ...]:
-    """The trail with this gateway as its first stop; `started` is when the request came in (Unix seconds)."""
+    """The trail with this gateway as its first stop; `started`: when the request came in (Unix seconds), 0.0 = it came another way."""
     trail = envelope.trail
-    if trail and trail[0].executor == GATEWAY:
+    if not started or trail and trail[0].executor == GATEWAY:
         return trail
     return (Hop(GATEWAY, "", 0.0, started, time.time()), *trail)
 
@@ -107,6 +109,8 @@ def _rest(envelope: Envelope, started: float, status: dict[str, Any] | None) -> 
     rest: dict[str, Any] = {"parameters": parameters(envelope), "header": header, "routes": routes}
     if envelope.position >= 0:
         rest |= {"position": envelope.position, "final": envelope.final}
+    if is_pending(envelope):
+        rest["pending"] = True
     return _dump(rest)
 
 

@@ -14,6 +14,7 @@ from streamflow.broker.errors import Code, InvalidInput, Status, StreamflowError
 
 from .catalog import Catalog
 from .dispatch import Call
+from .keeping import NAME as KEEP
 from .view import View
 
 logger = logging.getLogger(__name__)
@@ -32,6 +33,9 @@ class Dispatching(Protocol):
 
     def send(self, call: Call) -> asyncio.Future[Envelope]:
         """The answer to come; a failed request is an answer too. Cancelling it cancels the request."""
+
+    async def result(self, client_id: str, *, wait: bool = False) -> Envelope:
+        """A kept answer, what `keeping.pending` makes while it is under way, or NOT_FOUND."""
 
     def stream(self, call: Call) -> AsyncIterator[Envelope]:
         """The documents of the answer in order, one a part; the last part is empty and `final`."""
@@ -56,10 +60,16 @@ class Desk:
         future.set_result(refused(refusal, call))
         return future
 
+    async def result(self, request_id: str, *, wait: bool = False) -> Envelope:
+        """The kept answer of an earlier request; while it is under way one that is pending, or with `wait` the answer when it comes."""
+        if not 0 < len(request_id) <= _MAX_ID:
+            return refused(_invalid(f"request_id: 1 to {_MAX_ID} characters"), client_id=request_id)
+        return await self._dispatcher.result(request_id, wait=wait)
+
     async def stream(self, call: Call) -> AsyncGenerator[Envelope, None]:
         """The documents of the answer one by one as they come; the last part is empty and holds a failure. Any endpoint may be asked so."""
         unknown = self.view.unknown(call.endpoint)
-        refusal = _refusal(call) or (Status.of(unknown) if unknown is not None else None)
+        refusal = _refusal(call) or (Status.of(unknown) if unknown is not None else None) or _never_kept(call)
         if refusal is not None:
             yield refused(refusal, call)
             return
@@ -96,6 +106,10 @@ def _refusal(call: Call) -> Status | None:
     if len(call.endpoint) > _MAX_NAME:
         return _invalid(f"endpoint: at most {_MAX_NAME} characters")
     return _bad_target(call.target_executor) if call.target_executor else None
+
+
+def _never_kept(call: Call) -> Status | None:
+    return _invalid(f"{KEEP}: a stream is not kept: ask for one answer instead") if call.keep_s or call.detached else None
 
 
 def _invalid(text: str) -> Status:

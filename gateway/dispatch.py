@@ -22,6 +22,7 @@ from streamflow.broker.credit import GONE
 from streamflow.broker.envelope import EMPTY, JSON, Envelope, decode, encode
 from streamflow.broker.errors import Code, DeadlineExceeded, InvalidInput, Status, StreamflowError, TooLarge, Unavailable
 from streamflow.broker.flow import GATEWAY, Graph
+from streamflow.broker.hops import first_messages, journal_copy
 from streamflow.broker.routing import Kind, Step, first_steps, plan_for
 
 from . import whereabouts
@@ -29,6 +30,7 @@ from .catalog import Catalog
 from .correlator import Correlator, Waiting
 from .echo import echo
 from .sequence import Sequence
+from .stored import StoredAnswers
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ NO_WORKER_S = 10.0  # a request is refused when an executor has had no worker fo
 ASK_AGAIN_S = 1.0
 PARTIAL_S = 0.2  # before the deadline, for a partial answer to be made and to arrive
 EXPLAIN_S = 0.05  # for finding out where a late request is
+EXPLAIN_AT_ONCE = 4  # late requests that are looked for; where many are late, looking for all of them would make more late
 
 
 @dataclass(slots=True)
@@ -51,6 +54,9 @@ class Call:
     target_executor: str = ""
     deadline: float = 0.0
     trace: dict[str, str] = field(default_factory=dict)
+    latest: bool = False  # reads of stateful executors see every write that was answered before
+    keep_s: float = 0.0  # the answer can be fetched again for so long (`stored.py`); 0.0 = as the flow says
+    detached: bool = False  # nobody waits for the answer: it is kept
 
 
 class Dispatcher:
@@ -65,16 +71,22 @@ class Dispatcher:
         self._correlator = Correlator(self._too_late)
         self._tasks: set[asyncio.Task[None]] = set()
         self._absent: set[str] = set()
+        self._explaining = 0
         self._partial = any(node.allow_partial for node in graph.nodes)
+        self._stored = StoredAnswers(bus, lambda: self._graph, self._spawn)
         self.catalog = Catalog(graph)
 
     @property
     def open_requests(self) -> int:
-        return len(self._correlator)
+        return len(self._correlator) + self._stored.open_requests
 
     @property
     def connected(self) -> bool:
         return self._bus.connected
+
+    @property
+    def bus(self) -> Bus:
+        return self._bus
 
     @property
     def graph(self) -> Graph:
@@ -82,7 +94,7 @@ class Dispatcher:
 
     async def start(self) -> None:
         flow = self._graph.flow
-        await self._bus.listen(subjects.replies(self._owner), self._replied)
+        await self._bus.listen(subjects.replies(flow, self._owner), self._replied)
         await self._bus.listen(subjects.control(flow, "announce"), lambda s, r, h, payload: self.catalog.hear(payload))
         self._bus.on_reconnect(lambda: self._spawn(self._ask_again()))
         self._bus.publish(subjects.control(flow, "hello"), b"")
@@ -103,7 +115,11 @@ class Dispatcher:
     # requests
 
     def send(self, call: Call) -> asyncio.Future[Envelope]:
-        """Publish `call`; the future gives its answer, whose `status` tells errors. Cancelling the future cancels the request."""
+        """Publish `call`; the future gives its answer, whose `status` tells errors. Cancelling the future cancels the request, unless its
+        answer is kept."""
+        keep_s = call.keep_s or self._graph.keep_results_s
+        if keep_s or call.detached:
+            return self._stored.send(self._envelope(call), keep_s, detached=call.detached)
         future: asyncio.Future[Envelope] = asyncio.get_running_loop().create_future()
 
         def answered(answer: Envelope) -> None:
@@ -119,6 +135,10 @@ class Dispatcher:
 
         future.add_done_callback(ended)
         return future
+
+    async def result(self, client_id: str, *, wait: bool = False) -> Envelope:
+        """The kept answer to the request under `client_id` (`StoredAnswers.result`)."""
+        return await self._stored.result(client_id, wait=wait)
 
     async def stream(self, call: Call) -> AsyncGenerator[Envelope, None]:
         """The documents of the answer as they come, one in each part, in order; the last part is empty, has `final` set, and holds a status
@@ -156,8 +176,8 @@ class Dispatcher:
             deadline = min(deadline, limit) if deadline else limit
         return Envelope(
             request_id, self._graph.flow, self._graph.version, call.endpoint, client_id=call.client_id, content_type=call.content_type,
-            accept=call.accept, reply=subjects.reply(self._owner, request_id), deadline=deadline, target_executor=call.target_executor,
-            parameters=call.parameters, trace=call.trace, body=call.body,
+            accept=call.accept, reply=subjects.reply(self._graph.flow, self._owner, request_id), deadline=deadline,
+            target_executor=call.target_executor, parameters=call.parameters, trace=call.trace, latest=call.latest, body=call.body,
         )  # fmt: skip
 
     def _submit(self, envelope: Envelope, on_answer: Callable[[Envelope], object], sequence: Sequence | None = None) -> None:
@@ -187,32 +207,37 @@ class Dispatcher:
         return steps
 
     async def _publish_large(self, waiting: Waiting, steps: tuple[Step, ...]) -> None:
-        """A body above the inline limit goes into the object store first."""
+        """A body above the inline limit goes into the object store first, once for each hop, since each deletes what it read."""
+        envelope = waiting.envelope
         try:
-            stored = await blobs.check_in(self._bus, waiting.envelope)
-            self._publish(stored, steps)
+            for step in steps:
+                if step.kind is Kind.ANSWER and not step.meets:
+                    self._correlator.resolve(echo(envelope))
+                else:
+                    self._publish(await blobs.check_in(self._bus, envelope, shared=step.kind is Kind.ALL), (step,))
         except StreamflowError as error:
             self._refuse(waiting.envelope, error)
+            return
+        if self._graph.journal is not None:
+            await self._journal_large(waiting.envelope)
+
+    async def _journal_large(self, envelope: Envelope) -> None:
+        """With a body of its own, which lives as long as the journal; the other one goes with the request."""
+        try:
+            copy = journal_copy(await blobs.check_in(self._bus, envelope, keep=True))
+            await self._bus.store_wait(copy.subject, copy.payload, copy.message_id)
+        except StreamflowError as error:
+            _not_in_journal(0, error)
 
     def _publish(self, envelope: Envelope, steps: tuple[Step, ...]) -> None:
-        for step in steps:
-            if step.kind is Kind.ANSWER and not step.meets:
-                self._correlator.resolve(echo(envelope))
-                continue
-            reply = "" if step.floating else envelope.reply
-            target = envelope._replace(hop=step.executor, part=step.part, expected=step.expected, reply=reply)
-            message_id = subjects.message_id(envelope.request_id, step.executor, step.part, envelope.run)
-            self._bus.store(self._subject(envelope, step), encode(target), message_id, _Refusal(self, envelope))
-
-    def _subject(self, envelope: Envelope, step: Step) -> str:
-        """Where a first hop waits. A part goes to the workers of the place where it meets the others, who can open documents."""
-        if step.meets and step.kind is not Kind.ALL:
-            return subjects.work(envelope.flow, self._graph.host_of(step.executor), envelope.lane, envelope.request_id)
-        node = self._graph.node(step.executor)
-        flow, executor = node.external_flow or envelope.flow, node.external_executor or node.name
-        if step.kind is Kind.ALL:
-            return subjects.fan_out(flow, executor, envelope.request_id)
-        return subjects.work(flow, executor, envelope.lane, envelope.request_id)
+        messages = first_messages(self._graph, envelope, steps)
+        for subject, message_id, payload in messages:
+            self._bus.store(subject, payload, message_id, _Refusal(self, envelope))
+        if self._graph.journal is not None and envelope.claim is None:
+            copy = journal_copy(envelope)
+            self._bus.store(copy.subject, copy.payload, copy.message_id, _not_in_journal)
+        if len(messages) < len(steps):
+            self._correlator.resolve(echo(envelope))
 
     def _refuse(self, envelope: Envelope, error: StreamflowError) -> None:
         self._correlator.resolve(_error_answer(envelope, Status.of(error)))
@@ -254,16 +279,23 @@ class Dispatcher:
     async def _explain_late(self, waiting: Waiting) -> None:
         """Answer DEADLINE_EXCEEDED, saying where the request is if the broker tells at once."""
         envelope, waited_s = waiting.envelope, time.monotonic() - waiting.since
-        where = ""
-        try:
-            async with asyncio.timeout(EXPLAIN_S):
-                where = "; ".join(map(str, await whereabouts.gaps(self._bus, self._graph, envelope)))
-                executor = None if where else await whereabouts.executor_of(self._bus, self._graph, envelope)
-                where = where or (f"it is at executor {executor!r}" if executor else "")
-        except (StreamflowError, TimeoutError) as error:
-            log.debug("request %s: nobody knows where it is: %s", envelope.request_id, error)
+        self._explaining += 1
+        where = await self._where(envelope) if self._explaining <= EXPLAIN_AT_ONCE else ""
+        self._explaining -= 1
         text = f"{envelope.endpoint}: no answer within {waited_s:.3f} s" + (f": {where}" if where else "")
         waiting.on_answer(_error_answer(envelope, Status.of(DeadlineExceeded(text))))
+
+    async def _where(self, envelope: Envelope) -> str:
+        """What a request waits for, in words; "" when nobody tells within `EXPLAIN_S`."""
+        try:
+            async with asyncio.timeout(EXPLAIN_S):
+                if gaps := await whereabouts.gaps(self._bus, self._graph, envelope):
+                    return "; ".join(map(str, gaps))
+                executor = await whereabouts.executor_of(self._bus, self._graph, envelope)
+                return f"it is at executor {executor!r}" if executor else ""
+        except (StreamflowError, TimeoutError) as error:
+            log.debug("request %s: nobody knows where it is: %s", envelope.request_id, error)
+            return ""
 
     def _settle_partial_before_deadline(self, waiting: Waiting) -> None:
         left_s = max(0.0, waiting.envelope.deadline - time.time())
@@ -328,19 +360,26 @@ class Dispatcher:
         """After the broker was away: look for each open request in the flow's queues and publish again what is nowhere.
 
         Twice, with a pause between, since a request is nowhere for a moment while its answer travels. Workers send their last answers
-        again, so this is for the rare case that a broker and a worker died together.
+        again, so this is for the rare cases that a broker and a worker died together, or that parts of a stream went into a connection
+        of ours that was broken.
         """
-        lost = self._correlator.open()
-        for _ in range(2):
-            await asyncio.sleep(ASK_AGAIN_S)
-            lost = [waiting for waiting in lost if self._correlator.is_open(waiting) and not await self._is_somewhere(waiting.envelope)]
-        for waiting in lost:
+        await asyncio.sleep(ASK_AGAIN_S)
+        gaps = [(waiting, waiting.sequence.gap) for waiting in self._correlator.open() if waiting.sequence is not None]
+        lost = await self._nowhere(self._correlator.open())
+        await asyncio.sleep(ASK_AGAIN_S)
+        stuck = [waiting for waiting, gap in gaps if gap is not None and waiting.sequence is not None and waiting.sequence.gap == gap]
+        found = [*await self._nowhere(lost), *stuck]
+        for waiting in {waiting.envelope.request_id: waiting for waiting in found}.values():
             if waiting.first is not None and self._correlator.is_open(waiting):
                 log.info("request %s was lost on its way: publishing it again", waiting.envelope.request_id)
                 waiting.first = waiting.first._replace(run=secrets.token_hex(4))
                 if waiting.sequence is not None:
                     waiting.sequence.restart(waiting.first.run)
                 self._publish(waiting.first, self._first_steps(waiting.first))
+
+    async def _nowhere(self, open_now: list[Waiting]) -> list[Waiting]:
+        """Those that no queue holds."""
+        return [waiting for waiting in open_now if self._correlator.is_open(waiting) and not await self._is_somewhere(waiting.envelope)]
 
     async def _is_somewhere(self, envelope: Envelope) -> bool:
         try:
@@ -373,6 +412,11 @@ class _Refusal:
     def __call__(self, _sequence: int, error: StreamflowError | None) -> None:
         if error is not None:
             self._dispatcher._refuse(self._envelope, error)
+
+
+def _not_in_journal(_sequence: int, error: StreamflowError | None) -> None:
+    if error is not None:
+        log.warning("a request is missing from the journal: %s", error)
 
 
 def _error_answer(envelope: Envelope, status: Status) -> Envelope:

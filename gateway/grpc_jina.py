@@ -18,8 +18,7 @@ from streamflow.broker.errors import Code, StreamflowError
 
 from . import jina_wire
 from .desk import Desk, refused
-from .dispatch import Call
-from .grpc_streams import Context, Exchange, Handler, Streams, abort, deadline_of, guarded, metadata, trace_of
+from .grpc_streams import Context, Exchange, Handler, Streams, abort, guarded, metadata, wishes_of, with_id
 from .info import gateway_info
 from .proto import shallow_pb2 as pb
 from .status import outcome
@@ -32,7 +31,8 @@ _PREFETCH = "__prefetch__"
 class JinaServices:
     """The handlers; they take and give serialized messages."""
 
-    def __init__(self, desk: Desk, streams: Streams, *, prefetch: int, info: Callable[[], Mapping[str, str]]) -> None:
+    def __init__(self, desk: Desk, streams: Streams, *, prefetch: int, info: Callable[[], Mapping[str, str]] | None) -> None:
+        """`info` None = no `_status`."""
         self._desk = desk
         self._streams = streams
         self._prefetch = prefetch
@@ -49,14 +49,16 @@ class JinaServices:
             "JinaDataRequestRPC": {"process_data": unary(self.process_data)},
             "JinaDiscoverEndpointsRPC": {"endpoint_discovery": unary(self.endpoint_discovery)},
             "JinaGatewayDryRunRPC": {"dry_run": unary(self.dry_run)},
-            "JinaInfoRPC": {"_status": unary(self.status)},
         }
+        if self._info is not None:
+            services["JinaInfoRPC"] = {"_status": unary(_teller(self._info))}
         return [grpc.method_handlers_generic_handler(f"jina.{name}", methods) for name, methods in services.items()]
 
     async def process_single_data(self, raw: bytes, context: Context) -> bytes:
         started = time.time()
         try:
-            future = self._take(raw, context)
+            call = jina_wire.call_of(jina_wire.read(pb.DataRequest, raw), self._desk.view)
+            future = self._desk.send(with_id(wishes_of(context)().applied(call), context))
         except StreamflowError as error:
             return jina_wire.data_answer(refused(error), started)
         return await self._answer(future, context, started)
@@ -65,7 +67,7 @@ class JinaServices:
         started = time.time()
         try:
             requests = jina_wire.read(pb.DataRequestList, raw)
-            call = jina_wire.call_of_list(requests, self._desk.view, deadline=deadline_of(context), trace=trace_of(context))
+            call = wishes_of(context)().applied(jina_wire.call_of_list(requests, self._desk.view))
         except StreamflowError as error:
             return jina_wire.data_answer(refused(error), started)
         return await self._answer(self._desk.send(call), context, started)
@@ -73,13 +75,19 @@ class JinaServices:
     async def call(self, requests: AsyncIterator[bytes], context: Context) -> None:
         sent = metadata(context)
         window: Window[float] = Window(_lower(self._prefetch, sent.get(_PREFETCH, "")), in_order=sent.get(_IN_ORDER) == "true")
-        exchange = Exchange(lambda raw: self._take(raw, context), jina_wire.data_answer, fatal=True)
+        wishes, view = wishes_of(context), self._desk.view
+
+        def take(raw: bytes) -> asyncio.Future[Envelope]:
+            return self._desk.send(wishes().applied(jina_wire.call_of(jina_wire.read(pb.DataRequest, raw), view)))
+
+        exchange = Exchange(take, jina_wire.data_answer, fatal=True)
         await self._streams.serve(requests, context, window, exchange)
 
     async def stream_doc(self, raw: bytes, context: Context) -> None:
         started = time.time()
         try:
-            call = self._document_call(raw, context)
+            request = jina_wire.read(pb.SingleDocumentRequest, raw)
+            call = wishes_of(context)().applied(jina_wire.call_of_document(request, self._desk.view))
         except StreamflowError as error:
             await context.write(jina_wire.document_answer(refused(error), started))
             return
@@ -96,23 +104,18 @@ class JinaServices:
     async def dry_run(self, raw: bytes, context: Context) -> bytes:
         return bytes(jina_wire.status_message(self._desk.view.readiness()).SerializeToString())
 
-    async def status(self, raw: bytes, context: Context) -> bytes:
-        return bytes(pb.Info(**gateway_info(self._info())).SerializeToString())
-
-    def _take(self, raw: bytes, context: Context) -> asyncio.Future[Envelope]:
-        request = jina_wire.read(pb.DataRequest, raw)
-        call = jina_wire.call_of(request, self._desk.view, deadline=deadline_of(context), trace=trace_of(context))
-        return self._desk.send(call)
-
-    def _document_call(self, raw: bytes, context: Context) -> Call:
-        request = jina_wire.read(pb.SingleDocumentRequest, raw)
-        return jina_wire.call_of_document(request, self._desk.view, deadline=deadline_of(context), trace=trace_of(context))
-
     async def _answer(self, future: asyncio.Future[Envelope], context: Context, started: float) -> bytes:
         envelope = await answer_to(future)
         if outcome(envelope.status.code).aborts:
             await abort(context, envelope)
         return jina_wire.data_answer(envelope, started)
+
+
+def _teller(info: Callable[[], Mapping[str, str]]) -> Handler:
+    async def status(raw: bytes, context: Context) -> bytes:
+        return bytes(pb.Info(**gateway_info(info())).SerializeToString())
+
+    return status
 
 
 def _lower(own: int, asked: str) -> int:

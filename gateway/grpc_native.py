@@ -13,11 +13,15 @@ from streamflow.broker.envelope import Envelope
 from streamflow.broker.errors import StreamflowError
 
 from .desk import Desk, refused
-from .grpc_streams import Context, Exchange, Streams, deadline_of, guarded
-from .native_wire import answer, call_of
+from .dispatch import Call
+from .grpc_streams import Bundling, Context, Exchange, Streams, guarded, wishes_of, with_id
+from .jina_wire import read
+from .native_wire import answer, call_of, call_of_request, message_of, requests_of, responses_of
+from .proto import streamflow_pb2 as pb
 from .window import Window, answer_to
 
 NATIVE = "streamflow.v1.Streamflow"
+BUNDLE = 64  # answers in one message
 
 
 class NativeService:
@@ -31,27 +35,48 @@ class NativeService:
     def handler(self) -> grpc.GenericRpcHandler:
         methods = {
             "Call": grpc.stream_stream_rpc_method_handler(guarded(self.call)),
+            "Exchange": grpc.stream_stream_rpc_method_handler(guarded(self.exchange)),
             "Unary": grpc.unary_unary_rpc_method_handler(guarded(self.unary)),
             "Stream": grpc.unary_stream_rpc_method_handler(guarded(self.stream)),
+            "Result": grpc.unary_unary_rpc_method_handler(guarded(self.result)),
         }
         return grpc.method_handlers_generic_handler(NATIVE, methods)
 
     async def unary(self, raw: bytes, context: Context) -> bytes:
         started = time.time()
         try:
-            future = self._take(raw, context)
+            future = self._desk.send(with_id(self._call(raw, context), context))
         except StreamflowError as error:
             return answer(refused(error), started)
         return answer(await answer_to(future), started)
 
+    async def result(self, raw: bytes, context: Context) -> bytes:
+        """The kept answer of an earlier request."""
+        started = time.time()
+        try:
+            asked = read(pb.ResultRequest, raw)
+        except StreamflowError as error:
+            return answer(refused(error), started)
+        return answer(await self._desk.result(asked.request_id, wait=asked.wait), started)
+
     async def call(self, requests: AsyncIterator[bytes], context: Context) -> None:
-        exchange = Exchange(lambda raw: self._take(raw, context), answer, fatal=False)
+        wishes, view = wishes_of(context), self._desk.view
+        exchange = Exchange(lambda raw: self._desk.send(wishes().applied(call_of(raw, view))), answer, fatal=False)
+        await self._streams.serve(requests, context, Window(self._prefetch), exchange)
+
+    async def exchange(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        wishes, view = wishes_of(context), self._desk.view
+
+        def take(request: pb.Request) -> asyncio.Future[Envelope]:
+            return self._desk.send(wishes().applied(call_of_request(request, view)))
+
+        exchange = Exchange(take, message_of, fatal=False, bundling=Bundling(requests_of, responses_of, BUNDLE))
         await self._streams.serve(requests, context, Window(self._prefetch), exchange)
 
     async def stream(self, raw: bytes, context: Context) -> None:
         started = time.time()
         try:
-            call = call_of(raw, self._desk.view, deadline=deadline_of(context))
+            call = self._call(raw, context)
         except StreamflowError as error:
             await context.write(answer(refused(error), started))
             return
@@ -59,5 +84,5 @@ class NativeService:
             async for part in parts:
                 await context.write(answer(part, started))
 
-    def _take(self, raw: bytes, context: Context) -> asyncio.Future[Envelope]:
-        return self._desk.send(call_of(raw, self._desk.view, deadline=deadline_of(context)))
+    def _call(self, raw: bytes, context: Context) -> Call:
+        return wishes_of(context)().applied(call_of(raw, self._desk.view))

@@ -10,17 +10,21 @@ import grpc
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from streamflow.broker.errors import RuntimeFailToStart
+from streamflow.broker.errors import FlowError, RuntimeFailToStart
 from streamflow.broker.settings import GatewaySettings
 
+from .auth_grpc import interceptors
 from .desk import Desk, Dispatching
 from .grpc_jina import JinaServices
 from .grpc_native import NATIVE, NativeService
 from .grpc_streams import Streams
 from .health import HEALTH, Health, services_of
+from .jobs_desk import JobDesk
+from .jobs_grpc import JOBS, JobService
 from .proto.registry import POOL
 
 _INT32_MAX = (1 << 31) - 1
+_COMPRESSION = {"none": None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_send_message_length", -1),
     ("grpc.keepalive_time_ms", 9999),
@@ -42,27 +46,34 @@ class GrpcServer:
         settings: GatewaySettings,
         *,
         info: Callable[[], Mapping[str, str]] = dict,
-        options: Iterable[tuple[str, object]] = (),
         certificate: tuple[Path, Path] | None = None,
+        jobs: JobDesk | None = None,
     ) -> None:
-        """`info` adds lines to Jina's `_status`; `options` are further gRPC options, which win over ours.
+        """`info` adds lines to Jina's `_status`; `settings.grpc_server_options` win over ours; `jobs` None = no jobs.
 
-        `certificate` is a PEM certificate chain and its key: TLS on all ports.
+        `certificate` is a PEM certificate chain and its key: TLS on all ports. Raises `FlowError` for options that gRPC cannot take.
         """
         self._desk = Desk(dispatcher)
         self._streams = Streams()
         self._health = Health(self._desk.view)
         self._certificate = certificate
+        self._client_ca = Path(settings.ssl_ca).read_bytes() if settings.ssl_ca else None
+        self._interceptors = interceptors(settings)
         bounds = [("grpc.max_receive_message_length", min(settings.max_request_bytes, _INT32_MAX))]
-        self._options: list[tuple[str, object]] = [*_OPTIONS, *bounds, *options]
-        self._jina = JinaServices(self._desk, self._streams, prefetch=settings.prefetch, info=info)
+        if settings.held:
+            bounds.append(("grpc.so_reuseport", 1))  # the supervisor keeps others away, and a gateway takes over from another
+        self._options: list[tuple[str, object]] = [*_OPTIONS, *bounds, *_checked(settings.grpc_server_options)]
+        self._compression = _COMPRESSION[settings.compression]
+        shown = None if settings.no_debug_endpoints or settings.admin_port is not None else info
+        self._jina = JinaServices(self._desk, self._streams, prefetch=settings.prefetch, info=shown)
         self._native = NativeService(self._desk, self._streams, prefetch=settings.prefetch)
+        self._jobs = (JobService(jobs).handler(),) if jobs is not None else ()
         self._server: grpc.aio.Server | None = None
 
     async def start(self, addresses: Iterable[tuple[str, int]]) -> list[int]:
         """Listen on each `(host, port)`, port 0 = a free one; returns the real ports. Raises `RuntimeFailToStart`."""
-        server = grpc.aio.server(options=list(dict(self._options).items()))
-        services = (*self._jina.handlers(), self._native.handler(), self._health.handler())
+        server = grpc.aio.server(options=list(dict(self._options).items()), compression=self._compression, interceptors=self._interceptors)
+        services = (*self._jina.handlers(), self._native.handler(), self._health.handler(), *self._jobs)
         server.add_generic_rpc_handlers(services)
         self._add_reflection(server)
         ports = [self._listen(server, host, port) for host, port in addresses]
@@ -87,7 +98,9 @@ class GrpcServer:
                 bound = server.add_insecure_port(address)
             else:
                 chain, key = self._certificate
-                credentials = grpc.ssl_server_credentials([(key.read_bytes(), chain.read_bytes())])
+                credentials = grpc.ssl_server_credentials(
+                    [(key.read_bytes(), chain.read_bytes())], self._client_ca, require_client_auth=self._client_ca is not None
+                )
                 bound = server.add_secure_port(address, credentials)
         except RuntimeError as error:
             raise RuntimeFailToStart(f"gRPC cannot listen on {address}: {error}") from error
@@ -98,5 +111,12 @@ class GrpcServer:
     def _add_reflection(self, server: grpc.aio.Server) -> None:
         for descriptor in (health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR):
             POOL.AddSerializedFile(descriptor.serialized_pb)
-        names = (*services_of("jina.proto"), NATIVE, HEALTH, reflection.SERVICE_NAME)
+        names = (*services_of("jina.proto"), NATIVE, *((JOBS,) if self._jobs else ()), HEALTH, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server, POOL)
+
+
+def _checked(options: Mapping[str, object]) -> Iterable[tuple[str, object]]:
+    for name, value in options.items():
+        if not isinstance(value, int | str):
+            raise FlowError(f"gateway: grpc_server_options: {name}: {value!r} is neither a number nor text")
+    return options.items()

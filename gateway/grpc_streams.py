@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from functools import wraps
+from functools import cache, wraps
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
@@ -17,13 +17,15 @@ from streamflow.broker.errors import Code, Status, StreamflowError
 
 from .answers import request_id
 from .desk import refused
-from .status import outcome
+from .dispatch import Call
+from .status import outcome, retry_after_s
 from .window import Window
+from .wishes import Wishes
 
 Context: TypeAlias = grpc.aio.ServicerContext
 Handler: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 logger = logging.getLogger(__name__)
-_TRACE = ("traceparent", "tracestate")
+REQUEST_ID = "x-request-id"
 _FOREVER_S = 1e9  # a call without a deadline reports one far in the future
 
 
@@ -32,22 +34,30 @@ def metadata(context: Context) -> dict[str, str]:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
-def deadline_of(context: Context) -> float:
+def _deadline_of(context: Context) -> float:
     """The deadline of the call in Unix seconds, 0.0 = none."""
     remaining_s = context.time_remaining()
     return 0.0 if remaining_s is None or remaining_s > _FOREVER_S else time.time() + remaining_s
 
 
-def trace_of(context: Context) -> dict[str, str]:
-    """W3C trace context of the call."""
-    return {key: value for key, value in context.invocation_metadata() or () if key in _TRACE}
+def wishes_of(context: Context) -> Callable[[], Wishes]:
+    """What the client says beside the messages, looked at once. The call raises `InvalidInput`, for each request anew."""
+    return cache(lambda: Wishes.of(metadata(context), _deadline_of(context)))
+
+
+def with_id(call: Call, context: Context) -> Call:
+    """`call`, the only one of its connection, with the id in the metadata when its message has none."""
+    call.client_id = call.client_id or metadata(context).get(REQUEST_ID, "")
+    return call
 
 
 async def abort(context: Context, envelope: Envelope) -> NoReturn:
     """End the call with the gRPC status of `envelope`, the request id in the trailing metadata."""
     code = getattr(grpc.StatusCode, outcome(envelope.status.code).grpc)
     shown = request_id(envelope)
-    trailer = (("x-request-id", shown),) if shown.isascii() and shown.isprintable() else ()
+    trailer: tuple[tuple[str, str], ...] = ((REQUEST_ID, shown),) if shown.isascii() and shown.isprintable() else ()
+    if outcome(envelope.status.code).retry:
+        trailer += (("retry-after", str(retry_after_s(envelope.status))),)
     await context.abort(code, envelope.status.description or envelope.status.code.value, trailer)
     raise AssertionError("abort returned")
 
@@ -71,15 +81,25 @@ def guarded(handler: Handler) -> Handler:
 
 
 @dataclass(frozen=True, slots=True)
+class Bundling:
+    """Several requests or answers in one gRPC message: `unpack` gives what `take` takes, `pack` takes what `print` gives."""
+
+    unpack: Callable[[bytes], Iterable[Any]]
+    pack: Callable[[list[Any]], bytes]
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Exchange:
     """How one method turns messages into requests and answers into messages.
 
     `take` may raise a `StreamflowError`; with `fatal` an answer whose outcome ends a stream is told by ending the call.
     """
 
-    take: Callable[[bytes], asyncio.Future[Envelope]]
-    print: Callable[[Envelope, float], bytes]
+    take: Callable[[Any], asyncio.Future[Envelope]]
+    print: Callable[[Envelope, float], Any]
     fatal: bool
+    bundling: Bundling | None = None
 
 
 class Streams:
@@ -97,16 +117,21 @@ class Streams:
 
     async def serve(self, requests: AsyncIterator[bytes], context: Context, window: Window[float], exchange: Exchange) -> None:
         """Answer `requests` as `window` says; an answer that ends the stream comes after all others."""
+        bundling = exchange.bundling
         reader = asyncio.create_task(_read(requests, window, exchange))
         self._readers.add(reader)
         ending: Envelope | None = None
         try:
-            async for started, envelope in window:
-                if exchange.fatal and outcome(envelope.status.code).ends_stream:
-                    ending = ending or envelope
-                    reader.cancel()
-                else:
-                    await context.write(exchange.print(envelope, started))
+            async for answers in window.bundles(bundling.most if bundling else 1):
+                printed = []
+                for started, envelope in answers:
+                    if exchange.fatal and outcome(envelope.status.code).ends_stream:
+                        ending = ending or envelope
+                        reader.cancel()
+                    else:
+                        printed.append(exchange.print(envelope, started))
+                if printed:
+                    await context.write(bundling.pack(printed) if bundling else printed[0])
             if self._stopping and ending is None:
                 ending = refused(Status(Code.UNAVAILABLE, "the gateway is shutting down"))
             if ending is not None:
@@ -121,11 +146,22 @@ class Streams:
 async def _read(requests: AsyncIterator[bytes], window: Window[float], exchange: Exchange) -> None:
     try:
         async for raw in requests:
-            await window.room()
-            started = time.time()
-            try:
-                window.add(started, exchange.take(raw))
-            except StreamflowError as error:
-                window.add(started, refused(error))
+            for one in _unpacked(raw, exchange):
+                await window.room()
+                started = time.time()
+                try:
+                    window.add(started, exchange.take(one) if not isinstance(one, StreamflowError) else refused(one))
+                except StreamflowError as error:
+                    window.add(started, refused(error))
     finally:
         window.close()
+
+
+def _unpacked(raw: bytes, exchange: Exchange) -> Iterable[Any]:
+    """The requests in one message; the error in their place when it cannot be read."""
+    if exchange.bundling is None:
+        return (raw,)
+    try:
+        return exchange.bundling.unpack(raw)
+    except StreamflowError as error:
+        return (error,)

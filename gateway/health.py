@@ -18,7 +18,7 @@ from .view import View
 
 HEALTH = "grpc.health.v1.Health"
 _POLL_S = 0.5
-_FILES = ("jina.proto", "streamflow.proto")
+_FILES = ("jina.proto", "streamflow.proto", "jobs.proto")
 
 
 class Health:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
+from urllib.parse import quote
 
 from streamflow.broker.envelope import Envelope
 from streamflow.broker.errors import InvalidInput, StreamflowError, TooLarge
@@ -12,7 +13,8 @@ from streamflow.broker.errors import InvalidInput, StreamflowError, TooLarge
 from .answers import print_json, request_id
 from .desk import refused
 from .json_wire import REQUEST_ID_HEADER
-from .status import RETRY_AFTER_S, outcome
+from .keeping import is_pending
+from .status import RETRY_AFTER_S, outcome, retry_after_s
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -20,6 +22,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
 ExtraHeaders = tuple[tuple[bytes, bytes], ...]
 
+RESULTS = "/results"  # the answers of earlier requests lie below it
 _JSON_TYPE = re.compile(rb"\s*(application/([\w.-]+\+)?json|text/json)\s*(;|\Z)", re.IGNORECASE)
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,512}\Z")
 _JSON_HEADER = (b"content-type", b"application/json")
@@ -70,18 +73,42 @@ async def _read_chunk(receive: Receive) -> tuple[bytes, bool]:
 async def write_answer(send: Send, envelope: Envelope, started: float, *, http_status: int = 0, extra: ExtraHeaders = ()) -> None:
     """The HTTP response for an answer envelope; `http_status` overrides the table's, `started` is the request's arrival (Unix seconds)."""
     body = print_json(envelope, started)
-    said = outcome(envelope.status.code)
-    headers = [_JSON_HEADER, (b"content-length", b"%d" % len(body)), *extra, *id_header(envelope)]
-    if said.retry:
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
-    await send({"type": "http.response.start", "status": http_status or said.http, "headers": headers})
+    headers = [_JSON_HEADER, (b"content-length", b"%d" % len(body)), *extra, *answer_headers(envelope)]
+    await send({"type": "http.response.start", "status": http_status or status_of(envelope), "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def status_of(envelope: Envelope) -> int:
+    """The HTTP status of an answer; 202 for one that is still to come."""
+    return 202 if is_pending(envelope) else outcome(envelope.status.code).http
+
+
+def answer_headers(envelope: Envelope) -> ExtraHeaders:
+    """Headers by what the answer is: its request id, when to come again, and where to find one that is still to come."""
+    headers = id_header(envelope)
+    if is_pending(envelope):
+        location = f"{RESULTS}/{quote(request_id(envelope), safe='')}"
+        return (*headers, (b"location", location.encode()), (b"retry-after", b"%d" % RETRY_AFTER_S))
+    if outcome(envelope.status.code).retry:
+        return (*headers, (b"retry-after", b"%d" % retry_after_s(envelope.status)))
+    return headers
 
 
 def id_header(envelope: Envelope) -> ExtraHeaders:
     """`X-Request-Id` of the answer; left out for an id (from a body) that holds what no header may."""
     shown = request_id(envelope)
     return ((REQUEST_ID_HEADER, shown.encode("ascii")),) if _SAFE_ID.match(shown) else ()
+
+
+def closing(send: Send) -> Send:
+    """`send` for a connection that takes no further request: this gateway is leaving."""
+
+    async def sending(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+        await send(message)
+
+    return sending
 
 
 async def refuse(

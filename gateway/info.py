@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
+from streamflow.broker.redact import shown_url
 from streamflow.broker.settings import GatewaySettings
 
 _PREFIXES = ("STREAMFLOW_", "JINA_")
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
-_USER = re.compile(r"//[^/@\s,]*@")
 _STARTED = time.time()
 _SESSION = uuid.uuid4().hex
 
@@ -59,4 +59,4 @@ def _environment() -> dict[str, str]:
 
 
 def _masked(name: str, value: str) -> str:
-    return "***" if _SECRET.search(name) else _USER.sub("//***@", value)
+    return "***" if _SECRET.search(name) else shown_url(value)

@@ -17,7 +17,6 @@ from streamflow.broker.errors import Code, InvalidInput, Status
 
 from .answers import hops, parameters, request_id
 from .dispatch import Call
-from .json_wire import earliest
 from .proto import shallow_pb2 as pb
 from .view import View
 
@@ -32,28 +31,28 @@ def read(message_type: Any, raw: bytes) -> Any:
         raise InvalidInput(f"not a {message_type.DESCRIPTOR.name} message: {error}") from None
 
 
-def call_of(request: pb.DataRequest, view: View, *, deadline: float, trace: Mapping[str, str]) -> Call:
-    """The call for a DataRequest; `deadline` (Unix seconds, 0.0 = none) is the connection's own. Raises `InvalidInput`."""
-    return _call(request, request.data, view, deadline=deadline, trace=trace)
+def call_of(request: pb.DataRequest, view: View) -> Call:
+    """The call for a DataRequest. Raises `InvalidInput`."""
+    return _call(request, request.data, view)
 
 
-def call_of_document(request: pb.SingleDocumentRequest, view: View, *, deadline: float, trace: Mapping[str, str]) -> Call:
+def call_of_document(request: pb.SingleDocumentRequest, view: View) -> Call:
     """The call for a SingleDocumentRequest: its document as a list of one. Raises `InvalidInput`."""
     body = data_content([request.document]) if request.HasField("document") else b""
-    return _call(request, body, view, deadline=deadline, trace=trace)
+    return _call(request, body, view)
 
 
-def call_of_list(requests: pb.DataRequestList, view: View, *, deadline: float, trace: Mapping[str, str]) -> Call:
+def call_of_list(requests: pb.DataRequestList, view: View) -> Call:
     """One call with the documents of all `requests`, otherwise like the first. Raises `InvalidInput`."""
     if not requests.requests:
         raise InvalidInput("requests: at least one is required")
     first = requests.requests[0]
     bodies = [request.data for request in requests.requests if request.data]
     body = bodies[0] if len(bodies) == 1 else data_content(doc for body in bodies for doc in docs_of(body)) if bodies else b""
-    return _call(first, body, view, deadline=deadline, trace=trace)
+    return _call(first, body, view)
 
 
-def _call(request: Any, body: bytes, view: View, *, deadline: float, trace: Mapping[str, str]) -> Call:
+def _call(request: Any, body: bytes, view: View) -> Call:
     header = request.header
     return Call(
         endpoint=view.name(header.exec_endpoint or "/"),
@@ -63,8 +62,7 @@ def _call(request: Any, body: bytes, view: View, *, deadline: float, trace: Mapp
         parameters=from_struct(request.parameters) if request.HasField("parameters") else {},
         client_id=header.request_id,
         target_executor=header.target_executor,
-        deadline=earliest(float(header.timeout), deadline),
-        trace=dict(trace),
+        deadline=float(header.timeout),
     )
 
 

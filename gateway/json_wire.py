@@ -10,6 +10,9 @@ import orjson
 from streamflow.broker.envelope import EMPTY, JSON
 from streamflow.broker.errors import InvalidInput
 
+from . import keeping
+from .consistency import HEADER as CONSISTENCY_HEADER
+from .consistency import is_latest, is_latest_in
 from .dispatch import Call
 from .peek import NOTHING, Routing, parse, peek
 from .view import FALLBACK, View
@@ -18,6 +21,8 @@ TIMEOUT_HEADER = b"x-streamflow-timeout-ms"  # milliseconds this request may tak
 REQUEST_ID_HEADER = b"x-request-id"
 GENERIC = "/post"  # takes any endpoint, by `execEndpoint`
 _TRACE_HEADERS = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
+# What a request may ask for in its headers; most have none of them.
+_WISHES = frozenset({TIMEOUT_HEADER, CONSISTENCY_HEADER, *keeping.HEADERS, *(header for header, _ in _TRACE_HEADERS)})
 
 Headers = Mapping[bytes, bytes]
 
@@ -44,7 +49,10 @@ def socket_call(path: str, headers: Headers, body: bytes, view: View) -> Call:
     endpoint = routing.endpoint or path
     if endpoint == "/" and "/" not in view.endpoints and not routing.endpoint:
         raise InvalidInput("execEndpoint: required on a socket at '/'")
-    return build(view.name(endpoint), headers, body, routing)
+    call = build(view.name(endpoint), headers, body, routing)
+    call.latest = call.latest or is_latest_in(body)
+    keeping.read_message(call, body)
+    return call
 
 
 def stream_wanted(message: bytes) -> bool | None:
@@ -62,16 +70,27 @@ def stream_wanted(message: bytes) -> bool | None:
 
 def build(endpoint: str, headers: Headers, body: bytes, routing: Routing) -> Call:
     """The call for `endpoint`; the id and the deadline of the body win over those of the headers."""
-    return Call(
+    call = Call(
         endpoint=endpoint,
         body=body,
         content_type=JSON if body else EMPTY,
         accept=JSON,
         client_id=routing.request_id or headers.get(REQUEST_ID_HEADER, b"").decode("latin-1"),
         target_executor=routing.target_executor,
-        deadline=earliest(routing.deadline, timeout_of(headers)),
-        trace=trace_of(headers),
+        deadline=routing.deadline,
     )
+    read_wishes(call, headers)
+    return call
+
+
+def read_wishes(call: Call, headers: Headers) -> None:
+    """Note in `call` what the headers ask for beside its endpoint and id. Raises `InvalidInput`."""
+    if _WISHES.isdisjoint(headers):
+        return
+    call.deadline = earliest(call.deadline, _timeout_of(headers))
+    call.trace = {name: headers[key].decode("latin-1") for key, name in _TRACE_HEADERS if key in headers}
+    call.latest = call.latest or is_latest(headers.get(CONSISTENCY_HEADER, b"").decode("latin-1"))
+    keeping.read_headers(call, headers)
 
 
 def _named_endpoint(path: str, body: bytes, routing: Routing, view: View) -> str:
@@ -85,7 +104,7 @@ def _named_endpoint(path: str, body: bytes, routing: Routing, view: View) -> str
     raise InvalidInput("execEndpoint: required for /post")
 
 
-def timeout_of(headers: Headers) -> float:
+def _timeout_of(headers: Headers) -> float:
     """The deadline (Unix seconds) that the client's header asks for, 0.0 = none."""
     raw = headers.get(TIMEOUT_HEADER)
     if raw is None:
@@ -97,11 +116,6 @@ def timeout_of(headers: Headers) -> float:
     if not 0 < timeout_ms < 1e12:
         raise InvalidInput(f"header {TIMEOUT_HEADER.decode()}: must be a number of milliseconds above 0")
     return time.time() + timeout_ms / 1000
-
-
-def trace_of(headers: Headers) -> dict[str, str]:
-    """W3C trace context of the request."""
-    return {name: headers[key].decode("latin-1") for key, name in _TRACE_HEADERS if key in headers}
 
 
 def earliest(*deadlines: float) -> float:

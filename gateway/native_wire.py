@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgpack
@@ -13,7 +14,7 @@ from streamflow.broker.limits import check_depth
 from .answers import hops, request_id
 from .dispatch import Call
 from .jina_wire import read
-from .json_wire import earliest
+from .keeping import is_pending
 from .proto import streamflow_pb2 as pb
 from .view import View
 
@@ -21,16 +22,15 @@ _CONTENT_TYPES = frozenset((JSON, PROTOBUF, COLUMNS, EMPTY))
 _LATEST = 1e11  # Unix seconds: the year 5138
 
 
-def call_of(raw: bytes, view: View, *, deadline: float) -> Call:
-    """The call in a serialized `Request`; `deadline` (Unix seconds, 0.0 = none) is that of the gRPC call. Raises `InvalidInput`."""
-    return call_of_request(read(pb.Request, raw), view, deadline=deadline)
+def call_of(raw: bytes, view: View) -> Call:
+    """The call in a serialized `Request`. Raises `InvalidInput`."""
+    return call_of_request(read(pb.Request, raw), view)
 
 
-def call_of_request(request: pb.Request, view: View, *, deadline: float) -> Call:
+def call_of_request(request: pb.Request, view: View) -> Call:
     """Like `call_of`, for a parsed request."""
     for name in ("content_type", "accept"):
-        if getattr(request, name) not in _CONTENT_TYPES:
-            raise InvalidInput(f"{name}: unknown content type {getattr(request, name)[:100]!r}")
+        checked_type(name, getattr(request, name))
     if not 0.0 <= request.deadline < _LATEST:
         raise InvalidInput("deadline: must be a time in Unix seconds")
     return Call(
@@ -38,16 +38,32 @@ def call_of_request(request: pb.Request, view: View, *, deadline: float) -> Call
         body=request.body,
         content_type=request.content_type if request.body else EMPTY,
         accept=request.accept or request.content_type or COLUMNS,
-        parameters=_unpack_map(request.parameters) if request.parameters else {},
+        parameters=unpack_map(request.parameters) if request.parameters else {},
         client_id=request.request_id,
         target_executor=request.target_executor,
-        deadline=earliest(request.deadline, deadline),
+        deadline=request.deadline,
         trace=dict(request.trace) if request.trace else {},
     )
 
 
+def requests_of(raw: bytes) -> Iterable[pb.Request]:
+    """The requests in a serialized `Requests`. Raises `InvalidInput`."""
+    requests: Iterable[pb.Request] = read(pb.Requests, raw).requests
+    return requests
+
+
+def responses_of(responses: list[pb.Response]) -> bytes:
+    """A serialized `Responses`."""
+    return pb.Responses(responses=responses).SerializeToString()
+
+
 def answer(envelope: Envelope, started: float) -> bytes:
     """A serialized `Response` for any answer envelope or stream part."""
+    return message_of(envelope, started).SerializeToString()
+
+
+def message_of(envelope: Envelope, started: float) -> pb.Response:
+    """The `Response` for any answer envelope or stream part."""
     response = pb.Response(
         request_id=request_id(envelope),
         routes=_pack([hop for hop in hops(envelope, started)]),
@@ -55,6 +71,7 @@ def answer(envelope: Envelope, started: float) -> bytes:
         body=bytes(envelope.body),
         position=envelope.position,
         final=envelope.final,
+        pending=is_pending(envelope),
     )
     if envelope.status.code is not Code.OK:
         response.status = _pack(envelope.status.to_wire())
@@ -62,14 +79,22 @@ def answer(envelope: Envelope, started: float) -> bytes:
         response.parameters = _pack(envelope.parameters)
     if envelope.results:
         response.results = _pack(envelope.results)
-    return response.SerializeToString()
+    return response
+
+
+def checked_type(field: str, content_type: str) -> str:
+    """Raises `InvalidInput` naming `field` for a content type that nobody could read."""
+    if content_type not in _CONTENT_TYPES:
+        raise InvalidInput(f"{field}: unknown content type {content_type[:100]!r}")
+    return content_type
 
 
 def _pack(value: Any) -> bytes:
     return bytes(msgpack.packb(value, use_bin_type=True, unicode_errors="surrogatepass", default=str))
 
 
-def _unpack_map(raw: bytes) -> dict[str, Any]:
+def unpack_map(raw: bytes) -> dict[str, Any]:
+    """Parameters. Raises `InvalidInput`."""
     try:
         values = msgpack.unpackb(raw, raw=False, strict_map_key=True)
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:

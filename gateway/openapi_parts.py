@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from .schemas import REF, Schema
 
+TARGET: Schema = {
+    "type": "string",
+    "format": "regex",
+    "description": "Regular expression: only executors it matches get the request; past the others it goes as it is.",
+}
 _NULL_STRING: Schema = {"anyOf": [{"type": "string"}, {"type": "null"}]}
 SHARED: dict[str, Schema] = {
     "RequestHeader": {
         "type": "object",
         "properties": {
             "requestId": {"type": "string", "description": "Echoed in the answer."},
-            "targetExecutor": {"type": "string"},
-            "timeout": {"type": "integer", "description": "Unix seconds after which the request may be dropped."},
+            "targetExecutor": TARGET,
+            "timeout": {
+                "type": "integer",
+                "minimum": 0,
+                "exclusiveMaximum": 1 << 32,
+                "description": "Unix seconds after which the request may be dropped.",
+            },
         },
     },
     "Status": {
@@ -63,3 +73,14 @@ SHARED: dict[str, Schema] = {
         "required": ["detail"],
     },
 }
+
+
+def events_of(document: Schema) -> Schema:
+    """One event of a stream of documents (OpenAPI 3.2 has `itemSchema` for it, which readers of 3.1 pass over)."""
+    return {"anyOf": [_event("update", document), _event("error", {"$ref": REF + "Failure"}), _event("end", None)]}
+
+
+def _event(name: str, content: Schema | None) -> Schema:
+    data: Schema = {"const": ""} if content is None else {"contentMediaType": "application/json", "contentSchema": content}
+    properties = {"event": {"type": "string", "const": name}, "data": {"type": "string"} | data}
+    return {"type": "object", "properties": properties, "required": ["event", "data"]}

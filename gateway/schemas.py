@@ -1,7 +1,8 @@
 """Announced JSON Schemas as OpenAPI components.
 
 They are put in as the workers announced them, never rebuilt: docarray cannot print again every schema that it can read. Each announced
-schema and each of its definitions becomes a component of its own name, `$ref`s rewritten to it; equal ones are shared.
+schema and each of its definitions becomes a component of its own name, `$ref`s rewritten to it; equal ones are shared. Only tensors are
+described anew: docarray says a flat list of numbers, and they are printed nested.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 Schema = dict[str, Any]
 REF = "#/components/schemas/"
+TENSOR = "tensor/array shape"  # docarray's mark in the schema of a tensor field: "[2, 3]", "[x, 3]", "not specified"
 _UNTYPED: Schema = {"title": "Document", "type": "object", "description": "A document without a declared schema."}
 _BAD_CHARS = re.compile(r"[^A-Za-z0-9._-]+")
 _LOCAL_REF = re.compile(r"#/(?:\$defs|definitions)/([^/]+)")
@@ -70,7 +72,18 @@ def _rewrite(value: Any, names: Mapping[str, str]) -> Any:
         return [_rewrite(item, names) for item in value]
     if not isinstance(value, dict):
         return value
+    if TENSOR in value:
+        return _tensor(value)
     return {key: _rewrite_item(key, item, names) for key, item in value.items()}
+
+
+def _tensor(schema: Schema) -> Schema:
+    shape = str(schema[TENSOR])
+    sizes = [size.strip() for size in shape.strip("[]").split(",")] if shape.startswith("[") and "..." not in shape else []
+    nested: Schema = {"type": "number"} if sizes else {"type": "array", "items": {"anyOf": [{"type": "number"}, {"type": "array"}]}}
+    for size in reversed(sizes):
+        nested = {"type": "array", "items": nested, **({"minItems": int(size), "maxItems": int(size)} if size.isdecimal() else {})}
+    return {key: item for key, item in schema.items() if key != "example"} | nested  # the example is text, whatever the type
 
 
 def _rewrite_item(key: str, item: Any, names: Mapping[str, str]) -> Any:

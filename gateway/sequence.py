@@ -32,6 +32,7 @@ class Sequence:
         self._next = 0  # position to be released
         self._taken = 0
         self._reported = 0
+        self._sent = 0  # parts there are, as the source said last
         self.ended = False
         self.dropped = 0  # parts of another run, or that came twice
 
@@ -39,6 +40,7 @@ class Sequence:
         """The request was published again: what the new run sends wins over the old one."""
         self._run = run
         self._rank = (False, self._rank[1])
+        self._sent = 0
 
     def arrive(self, part: Envelope) -> bool:
         """Take in one answer. True when it was the last one that this stream needs."""
@@ -92,10 +94,17 @@ class Sequence:
         if self.ended:
             return GONE
         if not self._adopt(probe):
-            # Of equal rank are only two messages for one request, of which one is enough; a lower rank is an earlier delivery of the same.
-            return SUPERSEDED if self._rank_of(probe) < self._rank else GONE
+            # An earlier delivery of the same message; another message for the same request (published again) is one too many.
+            is_same = (probe.run == self._run) == self._rank[0]
+            return SUPERSEDED if is_same and self._rank_of(probe) < self._rank else GONE
+        self._sent = max(probe.pieces, default=0)
         self._reported = self._taken - REPORT_PARTS + 1  # it waits: the next part that is taken is told at once
         return Report(self._taken, self._next).encode()
+
+    @property
+    def gap(self) -> int | None:
+        """The first part that was sent and is not here, None when there is none."""
+        return self._next if self._sent > self._next and not self.ended else None
 
     async def read(self) -> AsyncGenerator[Envelope, None]:
         """The documents of the stream, one each, numbered from 0; then an empty last part, which holds the status."""

@@ -7,58 +7,64 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from streamflow.broker import bucket, lifecycle, subjects
+from streamflow.broker.accounts import settings_for
 from streamflow.broker.announce import EndpointInfo
 from streamflow.broker.bus import Bus
 from streamflow.broker.errors import FlowError, NotFound, Unavailable
 from streamflow.broker.exit_codes import USAGE
 from streamflow.broker.flow import Graph
 from streamflow.broker.lifecycle import Stop
-from streamflow.broker.settings import GatewaySettings, Listen
+from streamflow.broker.permissions import Role
+from streamflow.broker.redact import shown_url
+from streamflow.broker.settings import GatewaySettings
 
+from .auth import access_of, warn_if_closed
 from .dispatch import Dispatcher
+from .listening import Listening, Open, Server, open_admin, open_servers
+from .quotas import LimitedDispatcher
 from .schema_watch import SchemaWatch
 
 log = logging.getLogger(__name__)
 
 Report = Callable[..., None]  # state (waiting, ready, draining), what for; `addresses` with ready
-Addresses = dict[str, tuple[str, int]]
 
 
-class Server(Protocol):
-    """One running protocol server."""
-
-    async def stop(self, grace_s: float) -> None: ...
-
-
-def run(settings: GatewaySettings, report: Report | None = None, *, check_schemas: bool = True) -> int:
-    """Serve until SIGTERM; the exit code says how it ended.
+def run(settings: GatewaySettings, report: Report | None = None, *, check_schemas: bool = True, open_ports: Open = open_servers) -> int:
+    """Serve until SIGTERM; the exit code says how it ended. `open_ports` puts other servers in the place of the built-in ones.
 
     Raises `Unavailable` (no broker), `RuntimeFailToStart` (a port is taken), and unless `check_schemas` is off `FlowError` when the flow's
     executors do not fit.
     """
-    return lifecycle.run(lambda stop: GatewayProcess(settings, report, check_schemas=check_schemas).main(stop))
+    process = GatewayProcess(settings, report, check_schemas=check_schemas, open_ports=open_ports)
+    return lifecycle.run(process.main, loop=str(settings.uvicorn_kwargs.get("loop", "")))
 
 
 class GatewayProcess:
     """One gateway: `main` is its life."""
 
-    def __init__(self, settings: GatewaySettings, report: Report | None = None, *, check_schemas: bool = True) -> None:
+    def __init__(
+        self, settings: GatewaySettings, report: Report | None = None, *, check_schemas: bool = True, open_ports: Open = open_servers
+    ) -> None:
         self._settings = settings
+        self._open_ports = open_ports
         self._check_schemas = check_schemas
         self._refusal: FlowError | None = None
         self._report: Report = report or _log_report
         self._servers: list[Server] = []
+        self._admin: list[Server] = []
 
     async def main(self, stop: Stop) -> int:
-        self._report("waiting", f"for the broker at {self._settings.broker_url}")
+        access_of(self._settings)  # an auth_file that cannot be used is told before anything is waited for
+        warn_if_closed(self._settings)
+        self._report("waiting", f"for the broker at {shown_url(self._settings.broker_url)}")
+        self._settings = settings_for(self._settings, Role.GATEWAY, self._settings.flow)
         bus = await Bus.connect(self._settings, f"gateway {self._settings.flow}")
         bus.on_closed(lambda: stop.set("the broker connection is gone for good", lifecycle.FAILED))
         try:
-            self._report("waiting", f"for flow {self._settings.flow!r} to be deployed on {self._settings.broker_url}")
+            self._report("waiting", f"for flow {self._settings.flow!r} to be deployed on {shown_url(self._settings.broker_url)}")
             graph = await stop.unless(bucket.wait_for_graph(bus, self._settings.flow))
             if graph is not None:
                 await self._serve(bus, graph, stop)
@@ -69,7 +75,8 @@ class GatewayProcess:
     async def _serve(self, bus: Bus, graph: Graph, stop: Stop) -> None:
         settings = self._settings
         timeout_s = None if settings.timeout_send in (None, -1) else float(settings.timeout_send or 0) / 1000
-        dispatcher = Dispatcher(bus, graph, timeout_s=timeout_s)
+        kind = LimitedDispatcher if settings.auth_file or settings.ssl_ca else Dispatcher
+        dispatcher = kind(bus, graph, timeout_s=timeout_s)
         await self._describe(bus, dispatcher, graph)
         await dispatcher.start()
         updates = GraphUpdates(bus, dispatcher)
@@ -77,7 +84,7 @@ class GatewayProcess:
         watch = SchemaWatch(dispatcher.catalog, lambda: dispatcher.graph, lambda error: self._refuse(error, stop))
         watching = asyncio.create_task(watch.run(), name="schema watch") if self._check_schemas else None
         try:
-            addresses = await self._listen(dispatcher, bus)
+            addresses = await self._listen(dispatcher, bus, stop)
             self._report("ready", "", addresses=addresses)
             await stop.wait()
             self._report("draining", stop.reason)
@@ -86,7 +93,7 @@ class GatewayProcess:
             if watching is not None:
                 watching.cancel()
                 await asyncio.gather(watching, return_exceptions=True)
-            await asyncio.gather(*(server.stop(0.0) for server in self._servers))
+            await asyncio.gather(*(server.stop(0.0) for server in [*self._servers, *self._admin]))
             await updates.stop()
             await dispatcher.close()
         if self._refusal is not None:
@@ -105,41 +112,15 @@ class GatewayProcess:
             except (Unavailable, TypeError) as error:
                 log.warning("endpoints of %s are not known yet: %s", name, error)
 
-    async def _listen(self, dispatcher: Dispatcher, bus: Bus) -> Addresses:
-        settings = self._settings
-        wanted_http = [listen for listen in settings.listen if listen.protocol != "grpc"]
-        wanted_grpc = [listen for listen in settings.listen if listen.protocol == "grpc"]
-        addresses: Addresses = {}
-
+    async def _listen(self, dispatcher: Dispatcher, bus: Bus, stop: Stop) -> dict[str, tuple[str, int]]:
         def info() -> Mapping[str, str]:
             return {"nats-server": bus.server_version, "flow": dispatcher.graph.flow, "open-requests": str(dispatcher.open_requests)}
 
-        if wanted_http:
-            addresses |= await self._listen_http(dispatcher, wanted_http, info)
-        if wanted_grpc:
-            addresses |= await self._listen_grpc(dispatcher, wanted_grpc, info)
-        return addresses
-
-    async def _listen_http(self, dispatcher: Dispatcher, wanted: list[Listen], info: Callable[[], Mapping[str, str]]) -> Addresses:
-        from .http_app import create_app  # FastAPI and uvicorn: 0.3 s that a gRPC gateway does not pay
-        from .http_server import serve_http
-
-        app = create_app(dispatcher, self._settings, info=info)
-        server = await serve_http(app, self._settings, _pairs(wanted), certificate=self._certificate())
-        self._servers.append(server)
-        return _addresses(wanted, server.ports)
-
-    async def _listen_grpc(self, dispatcher: Dispatcher, wanted: list[Listen], info: Callable[[], Mapping[str, str]]) -> Addresses:
-        from .grpc_server import GrpcServer  # grpc: 0.1 s and 20 MB that an HTTP gateway does not pay
-
-        server = GrpcServer(dispatcher, self._settings, info=info, certificate=self._certificate())
-        ports = await server.start(_pairs(wanted))
-        self._servers.append(server)
-        return _addresses(wanted, ports)
-
-    def _certificate(self) -> tuple[Path, Path] | None:
-        settings = self._settings
-        return (Path(settings.ssl_certfile), Path(settings.ssl_keyfile)) if settings.ssl_certfile and settings.ssl_keyfile else None
+        opened = await self._open_ports(dispatcher, self._settings, info, stop)
+        self._servers = opened.servers
+        admin = Listening() if self._settings.admin_port is None else await open_admin(dispatcher, self._settings, info, stop)
+        self._admin = admin.servers
+        return opened.addresses | admin.addresses
 
     async def _drain(self, dispatcher: Dispatcher) -> None:
         """Take no new connections, answer what is open, then leave."""
@@ -178,17 +159,9 @@ class GraphUpdates:
             except (NotFound, Unavailable) as error:
                 log.warning("the flow's new definition cannot be read: %s", error)
                 continue
-            if graph.version != self._dispatcher.graph.version:
+            if graph != self._dispatcher.graph:
                 log.info("flow %s: new definition %s", graph.flow, graph.version)
                 self._dispatcher.use_graph(graph)
-
-
-def _pairs(wanted: list[Listen]) -> list[tuple[str, int]]:
-    return [(listen.host, listen.port) for listen in wanted]
-
-
-def _addresses(wanted: list[Listen], ports: list[int]) -> Addresses:
-    return {listen.protocol: (listen.host, port) for listen, port in zip(wanted, ports, strict=True)}
 
 
 def _log_report(state: str, message: str = "", **facts: Any) -> None:

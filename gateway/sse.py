@@ -31,7 +31,7 @@ from .peek import NOTHING, parse
 
 PING_S = 15.0  # a comment line after this much time keeps proxies from closing a silent connection
 _PING = b": still working\r\n\r\n"
-_END = b"event: end\r\n\r\n"
+_END = b"event: end\r\ndata: \r\n\r\n"  # an EventSource of a browser drops events that have no data line
 _KEYS = ("data", "parameters", "header", "routes")
 _ROUTING_KEYS = ("execEndpoint", "exec_endpoint", "targetExecutor", "target_executor", "requestId", "request_id")
 _WRAPPER_KEYS = frozenset(_KEYS + _ROUTING_KEYS)
@@ -45,8 +45,8 @@ def wants_events(method: str, endpoint: EndpointInfo, headers: Headers) -> bool:
     return endpoint.streaming and (method == "GET" or not accept.startswith(b"application/json"))
 
 
-def streaming_call(endpoint: EndpointInfo, *, query: bytes, headers: Headers, body: bytes) -> Call:
-    """The call for a stream. Its document is the JSON body, the `data` of a body in the usual form, or the query string.
+def document_call(endpoint: EndpointInfo, *, query: bytes, headers: Headers, body: bytes) -> Call:
+    """The call for a stream, or by GET. Its document is the JSON body, the `data` of a body in the usual form, or the query string.
 
     Raises `InvalidInput`.
     """
@@ -84,7 +84,8 @@ def _typed(value: str, schema: Any) -> Any:
             return value
         if "boolean" in types:
             return {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
-        return int(value) if "integer" in types else float(value)
+        number = int(value) if "integer" in types else float(value)
+        return number if -(1 << 63) <= number < 1 << 64 else float(value)  # as JSON bodies are read
     except ValueError:
         return value  # the worker names the field in its refusal
 

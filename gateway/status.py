@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from streamflow.broker.errors import Code
+from streamflow.broker.errors import Code, Status
 
 RETRY_AFTER_S = 1  # what a refused client is told to wait
 CLOSE_REASON_BYTES = 123  # RFC 6455, 5.5: a close frame holds 125 bytes, two of them the code
@@ -32,6 +32,7 @@ OUTCOMES: dict[Code, Outcome] = {
     Code.EXECUTOR_ERROR: Outcome(500, "UNKNOWN"),
     Code.INVALID_ARGUMENT: Outcome(422, "INVALID_ARGUMENT"),
     Code.NOT_FOUND: Outcome(404, "NOT_FOUND"),
+    Code.ALREADY_EXISTS: Outcome(409, "ALREADY_EXISTS", aborts=True),
     Code.UNAUTHENTICATED: Outcome(401, "UNAUTHENTICATED", aborts=True),
     Code.PERMISSION_DENIED: Outcome(403, "PERMISSION_DENIED", aborts=True),
     Code.DEADLINE_EXCEEDED: Outcome(504, "DEADLINE_EXCEEDED", aborts=True, ends_stream=True, close=1011),
@@ -47,6 +48,11 @@ OUTCOMES: dict[Code, Outcome] = {
 def outcome(code: Code) -> Outcome:
     """What to say for `code`."""
     return OUTCOMES[code]
+
+
+def retry_after_s(status: Status) -> int:
+    """What a refused client is told to wait; a caller above its own limits (`quotas.OverLimit`) longer than others."""
+    return int(status.args[1]) if status.exception == "OverLimit" else RETRY_AFTER_S
 
 
 def close_reason(text: str) -> str:

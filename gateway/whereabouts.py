@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from streamflow.broker import subjects
 from streamflow.broker.bus import Bus
 from streamflow.broker.envelope import Envelope
 from streamflow.broker.errors import NotFound
-from streamflow.broker.flow import GATEWAY, Graph
+from streamflow.broker.flow import GATEWAY, Graph, Node
 
 
 async def executor_of(bus: Bus, graph: Graph, envelope: Envelope) -> str | None:
@@ -20,10 +21,18 @@ async def executor_of(bus: Bus, graph: Graph, envelope: Envelope) -> str | None:
         places = [(subjects.work_stream(flow, node.name), subjects.work(flow, node.name, envelope.lane, request_id))]
         if node.shards > 1:
             places.append((subjects.fan_out_stream(flow, node.name), subjects.fan_out(flow, node.name, request_id)))
+        if node.retry_on:
+            places += [(subjects.retry_stream(flow, node.name), subject) for subject in _retries(flow, node, request_id)]
         for stream, subject in places:
             if await bus.direct_get(stream, subject) is not None:
                 return node.name
     return None
+
+
+def _retries(flow: str, node: Node, request_id: str) -> Iterator[str]:
+    for owner in (subjects.ANYBODY, *(node.shard_names if node.shards > 1 else ())):
+        yield subjects.retry(flow, node.name, owner, request_id)
+        yield subjects.again(flow, node.name, owner, request_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from streamflow.broker.envelope import Envelope
 from streamflow.broker.errors import Code, Status
 
 T = TypeVar("T")
+BUNDLE_BYTES = 1 << 20
 logger = logging.getLogger(__name__)
 
 
@@ -65,11 +66,16 @@ class Window(Generic[T]):
         self.close()
 
     async def __aiter__(self) -> AsyncIterator[tuple[T, Envelope]]:
+        async for bundle in self.bundles(1):
+            yield bundle[0]
+
+    async def bundles(self, most: int) -> AsyncIterator[list[tuple[T, Envelope]]]:
+        """The answers that are there at the same moment, at most `most` of them and about `BUNDLE_BYTES` of documents."""
         while True:
-            item = self._next()
-            if item is not None:
-                self._writing = 1
-                yield item[0], result_of(item[1])
+            bundle = self._take(most)
+            if bundle:
+                self._writing = len(bundle)
+                yield bundle
                 self._writing = 0
                 self._freed.set()
             elif self._closed and not self._open:
@@ -77,6 +83,15 @@ class Window(Generic[T]):
             else:
                 self._arrived.clear()
                 await self._arrived.wait()
+
+    def _take(self, most: int) -> list[tuple[T, Envelope]]:
+        bundle: list[tuple[T, Envelope]] = []
+        size = 0
+        while len(bundle) < most and size < BUNDLE_BYTES and (item := self._next()) is not None:
+            answer = result_of(item[1])
+            bundle.append((item[0], answer))
+            size += len(answer.body)
+        return bundle
 
     def _next(self) -> tuple[T, asyncio.Future[Envelope]] | None:
         if self._done:

@@ -7,12 +7,14 @@ other answers. `/dry_run` answers any message with the readiness.
 
 A `json` message with `"stream": true`, or to a streaming endpoint without `"stream": false`, is answered once per document as they come,
 with `position` counting from 0 and `"final": false`; then comes an answer without documents and with `"final": true`, which has `code` and
-`detail` when something failed. Requests that follow are answered in between.
+`detail` when something failed. Requests that follow are answered in between. `"keep": <seconds>` and `"prefer": "respond-async"` are what
+the HTTP headers are (keeping.py); an answer that is still to come has `"pending": true`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Mapping
@@ -30,7 +32,7 @@ from .desk import Desk, refused
 from .dispatch import Call
 from .http_io import Receive, Scope, Send
 from .jina_wire import call_of, data_answer, read, status_message
-from .json_wire import socket_call, stream_wanted, timeout_of, trace_of
+from .json_wire import read_wishes, socket_call, stream_wanted
 from .proto import shallow_pb2 as pb
 from .status import close_reason, outcome
 from .window import Window
@@ -38,8 +40,10 @@ from .window import Window
 logger = logging.getLogger(__name__)
 BYTES = "bytes"
 PLAIN = "json"
+LINGER_S = 0.25
 _NORMAL, _GOING_AWAY, _FAILED = 1000, 1001, 1011
-_ENDS = (b"{}", b"\x01", b"\x00")  # Jina's client sends `bytes(True)`, which is one zero byte
+_JINA_END = b"\x00"  # its client sends `bytes(True)`, which is one zero byte
+_ENDS = (b"{}", b"\x01", _JINA_END)
 _LONGEST_END = 16  # bytes; "{}" may be written with white space
 
 
@@ -53,6 +57,7 @@ class Socket:
     receive: Receive
     send: Send
     gone: bool = False
+    end: bytes = b""  # the frame that ended the input
     close_code: int = _NORMAL
     close_text: str = ""
     reader: asyncio.Task[None] | None = field(default=None)
@@ -77,6 +82,13 @@ class Socket:
             self.close_code, self.close_text = code, text
         if self.reader is not None:
             self.reader.cancel()
+
+    async def linger(self) -> None:
+        """Give the client time to leave first: Jina's forgets what a failed answer told it when the socket closes before it has raised."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not self.gone:
+                    await self.next_frame()
 
     async def close(self) -> None:
         if not self.gone:
@@ -122,10 +134,14 @@ class SocketApp:
     async def _serve(self, socket: Socket) -> None:
         window: Window[float] = Window(self._prefetch)
         socket.reader = asyncio.create_task(self._read(socket, window))
+        told_failure = False
         try:
             async for started, envelope in window:
                 if not _ends(socket, envelope):
                     await socket.write(_print(socket, envelope, started))
+                    told_failure |= envelope.status.code is not Code.OK
+            if told_failure and socket.end == _JINA_END:
+                await socket.linger()
             await socket.close()
         finally:
             window.cancel()
@@ -138,6 +154,7 @@ class SocketApp:
             while (frame := await socket.next_frame()) is not None and not _is_end(frame):
                 await window.room()
                 self._take(socket, frame, window)
+            socket.end = frame or b""
             if socket.gone:
                 window.cancel()
         finally:
@@ -167,7 +184,9 @@ class SocketApp:
         view = self._desk.view
         if socket.protocol == PLAIN:
             return socket_call(socket.path, socket.headers, frame, view)
-        return call_of(read(pb.DataRequest, frame), view, deadline=timeout_of(socket.headers), trace=trace_of(socket.headers))
+        call = call_of(read(pb.DataRequest, frame), view)
+        read_wishes(call, socket.headers)
+        return call
 
     async def _parts(self, socket: Socket, call: Call, started: float) -> Envelope:
         """Write all parts of a stream but the last, which is returned."""

@@ -100,6 +100,14 @@ PROFILES = {
         ),
         Profile("cold-start", "process start to first answered request", apps.CHAIN3, "cold", ALL_HTTP, WHOLE, rounds=7, headline="cold_s"),
         Profile("idle-memory", "PSS of all processes after 5 s idle", apps.CHAIN3, "idle", ALL_HTTP, WHOLE, headline="pss_mb"),
+        Profile(
+            "journal",
+            "HTTP echo without and with a journal, and with every answer kept",
+            apps.ECHO,
+            "http",
+            ("streamflow", "streamflow-journal", "streamflow-kept"),
+            HTTP_CASES,
+        ),
         Profile("shards", "three shards, polling ALL", apps.SHARDS3, "http", BOTH, (Case("c=1", 1), Case("c=16", 16))),
         Profile("batching", "10 ms per call, at most 32 documents, 5 ms wait", apps.BATCHING, "http", ALL_HTTP, (Case("c=64", 64),)),
     )

@@ -11,12 +11,17 @@ import pytest
 from streamflow.broker.bus import Bus
 from streamflow.broker.server import EmbeddedBroker
 from streamflow.broker.settings import BrokerSettings
+from tests.results import Recorder
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Recorder())
 
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
     """A nats-server of the session's own; missing binary = failure, never a skip."""
-    server = EmbeddedBroker(tmp_path_factory.mktemp("broker"), limits="max_file_store: 1TB")
+    server = EmbeddedBroker(tmp_path_factory.mktemp("broker"), limits="max_file_store: 100TB")
     server.start()
     yield server
     server.stop()

@@ -229,7 +229,7 @@ def shared_context(jobs: Iterable[Job]) -> Context:
     deadlines = [job.envelope.deadline for job in listed if job.envelope.deadline]
     return Context(
         endpoint=listed[0].envelope.endpoint,
-        attempt=max(job.delivery.attempt for job in listed),
+        attempt=max(job.attempt for job in listed),
         deadline=min(deadlines, default=0.0),
-        fencing_token=min(job.delivery.fencing_token for job in listed),
+        fencing_token=min(job.fencing_token for job in listed),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Collection
+from collections.abc import Set
 from pathlib import Path
 from types import TracebackType
 
@@ -19,15 +19,17 @@ class EndpointError(ExecutorError):
     """User code raised, or returned what an endpoint may not; the user's exception is `__cause__`.
 
     `exits`: its class, or a base of it, is one of the executor's `exit_on_exceptions`. Answer first, then end the process.
+    `may_retry`: the same for `retry_on`.
     """
 
-    def __init__(self, status: Status, *, exits: bool = False) -> None:
+    def __init__(self, status: Status, *, exits: bool = False, may_retry: bool = False) -> None:
         super().__init__(status)
         self.exits = exits
+        self.may_retry = may_retry
 
 
-def failed(error: BaseException, executor: str, exit_on: Collection[str] = ()) -> EndpointError:
-    """The error to raise for `error`, which came out of class `executor`. `exit_on`: names of exception classes, bare or dotted.
+def failed(error: BaseException, executor: str, exit_on: Set[str] = frozenset(), retry_on: Set[str] = frozenset()) -> EndpointError:
+    """The error to raise for `error`, which came out of class `executor`. `exit_on`, `retry_on`: names of exceptions, bare or dotted.
 
     An `EndpointError` stays what it is: an executor that speaks for others (`streamflow.bridge`) has said what happened there.
     """
@@ -35,7 +37,8 @@ def failed(error: BaseException, executor: str, exit_on: Collection[str] = ()) -
         return error
     error.with_traceback(_from_user_code(error.__traceback__))
     names = {name for kind in type(error).__mro__ for name in (kind.__name__, f"{kind.__module__}.{kind.__qualname__}")}
-    return EndpointError(_bounded(_status(error, executor)), exits=not names.isdisjoint(exit_on))
+    status = _bounded(_status(error, executor))
+    return EndpointError(status, exits=not names.isdisjoint(exit_on), may_retry=not names.isdisjoint(retry_on))
 
 
 def misused(text: str, executor: str) -> EndpointError:

@@ -18,9 +18,9 @@ class Flows:
         self._flow = flow
         self._graphs: dict[str, Graph] = {}
 
-    async def wait_current(self) -> Graph:
-        """The current definition, waiting until a deployer has stored one."""
-        graph = await bucket.wait_for_graph(self._bus, self._flow)
+    async def wait(self, version: str = "") -> Graph:
+        """The definition of `version`, default the current one, waiting until a deployer has stored it."""
+        graph = await bucket.wait_for_graph(self._bus, self._flow, version)
         self._graphs[graph.version] = graph
         return graph
 

@@ -6,12 +6,15 @@ import importlib
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
 
 from streamflow.broker.errors import FlowError, RuntimeFailToStart
+
+_HERE = __file__
 
 
 def find_file(name: str, folders: Iterable[Path]) -> Path | None:
@@ -114,4 +117,9 @@ def _add_to_path(folder: Path) -> None:
 
 
 def _broken(what: str, error: BaseException) -> RuntimeFailToStart:
-    return RuntimeFailToStart(f"{what} cannot be imported: {type(error).__name__}: {error}")
+    """Says file and line: of a syntax error itself, else where it was raised."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return RuntimeFailToStart(f"{what} cannot be imported: {error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}")
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith(("<frozen", _HERE))]
+    where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
+    return RuntimeFailToStart(f"{what} cannot be imported: {where}{type(error).__name__}: {error}")

@@ -26,6 +26,7 @@ from .endpoints import EndpointSpec, bind_endpoints
 from .executor import Executor
 from .failures import EndpointError, failed
 from .returns import CallResult, list_of, of_all, of_each, yielded
+from .watchdog import Watchdog, unwatched
 
 __all__ = ["NO_EXTRAS", "CallResult", "Context", "EndpointError", "Extras", "Invoker"]
 
@@ -37,9 +38,9 @@ class Context:
     """About the request, for endpoints that declare `context`: what makes effects idempotent."""
 
     request_id: str = ""
-    attempt: int = 1  # 1 = first delivery
+    attempt: int = 1  # 1 = first delivery; a retry (`retry_on`) and a redelivery count alike
     deadline: float = 0.0  # Unix seconds, 0.0 = none
-    fencing_token: int = 0  # grows with every delivery of this executor's queue: refuse writes that carry a smaller one
+    fencing_token: int = 0  # grows with every delivery of the request: refuse writes that carry a smaller one
     endpoint: str = ""  # as the client asked for it, which a fallback cannot know otherwise
 
     def remaining_s(self) -> float | None:
@@ -63,13 +64,23 @@ NO_PARAMETERS: Mapping[str, Any] = {}
 class Invoker:
     """The endpoints of one executor, ready to call. Raises `FlowError` for endpoints that cannot work."""
 
-    def __init__(self, executor: Executor, *, exit_on_exceptions: Iterable[str] = (), output_array_type: str | None = None) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        exit_on_exceptions: Iterable[str] = (),
+        retry_on: Iterable[str] = (),
+        output_array_type: str | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> None:
         self.executor = executor
         self.name = type(executor).__name__
         self.endpoints = bind_endpoints(executor)
         self._fallback = self.endpoints.get(FALLBACK)
         self._exit_on = frozenset(exit_on_exceptions)
+        self._retry_on = frozenset(retry_on)
         self._convert = converter(output_array_type) if output_array_type else None
+        self._watched = watchdog.watch if watchdog is not None else unwatched
 
     def resolve(self, endpoint: str) -> EndpointSpec | None:
         """What serves `endpoint`: its own binding, else the fallback, else None: the request passes through unchanged."""
@@ -119,7 +130,8 @@ class Invoker:
         with closing(self._run(spec, self._stream_arguments(spec, doc, parameters, extras))) as items:
             while True:
                 try:
-                    item = next(items)
+                    with self._watched(spec.name):
+                        item = next(items)
                 except StopIteration:
                     return
                 except BaseException as error:  # KeyboardInterrupt and panics of extension modules too: they are this request's answer
@@ -140,7 +152,8 @@ class Invoker:
         async with aclosing(self._run(spec, self._stream_arguments(spec, doc, parameters, extras))) as items:
             while True:
                 try:
-                    item = await anext(items)
+                    with self._watched(spec.name):
+                        item = await anext(items)
                 except StopAsyncIteration:
                     return
                 except BaseException as error:
@@ -154,14 +167,16 @@ class Invoker:
 
     def _run(self, spec: EndpointSpec, arguments: dict[str, Any]) -> Any:
         try:
-            return spec.fn(**arguments)
+            with self._watched(spec.name):
+                return spec.fn(**arguments)
         except BaseException as error:  # KeyboardInterrupt and panics of extension modules too: they are this request's answer
             raise self._failed(error) from error
 
     async def _arun(self, spec: EndpointSpec, arguments: dict[str, Any]) -> Any:
         try:
-            value = spec.fn(**arguments)
-            return await value if inspect.isawaitable(value) else value
+            with self._watched(spec.name):
+                value = spec.fn(**arguments)
+                return await value if inspect.isawaitable(value) else value
         except BaseException as error:
             if _is_ours(error):
                 raise
@@ -173,7 +188,7 @@ class Invoker:
         return result
 
     def _failed(self, error: BaseException) -> EndpointError:
-        return failed(error, self.name, self._exit_on)
+        return failed(error, self.name, self._exit_on, self._retry_on)
 
     def _arguments(self, spec: EndpointSpec, parameters: Mapping[str, Any], extras: Extras) -> dict[str, Any]:
         arguments = {name: getattr(extras, name) for name in spec.extras}

@@ -1,6 +1,6 @@
 """What moves through a worker: a `Job` is one delivery on its way, an `Outcome` what came of it, as data.
 
-`policy.py` turns an outcome into how the delivery is settled, `handler.py` carries that out.
+`policy.py` turns an outcome into how the delivery is settled, `settle.py` carries that out.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from streamflow.broker.envelope import EMPTY, Envelope
 from streamflow.broker.errors import Status
@@ -37,9 +37,23 @@ class Job:
     branches: dict[str, Any] | None = None  # DocList by branch, where branches met unmerged
     stream: Stream | None = None  # the client wants what the generator yields as it comes
 
+    @property
+    def attempt(self) -> int:
+        """Of this request at this executor, from 1: those that ended in an exception to retry, and the deliveries since."""
+        return self.envelope.retried + self.delivery.attempt
 
-@dataclass(frozen=True, slots=True)
-class Output:
+    @property
+    def subject(self) -> str:
+        """Where it came from, for logs."""
+        return self.delivery.subject.decode()
+
+    @property
+    def fencing_token(self) -> int:
+        """Grows with every delivery of this request, also over its retries, which have a queue of their own."""
+        return (self.envelope.retried << 40) + self.delivery.fencing_token
+
+
+class Output(NamedTuple):
     """The executor ran: a body in the job's `accept` form, and what it changed in the envelope."""
 
     body: bytes | memoryview = b""
@@ -51,10 +65,12 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An answer that is an error. `exit_worker`: the executor asked to end its process on this exception (EX-16)."""
+    """An answer that is an error. `exit_worker`: the executor asked to end its process on this exception (EX-16). `may_retry`: it named
+    this exception in `retry_on`."""
 
     status: Status
     exit_worker: bool = False
+    may_retry: bool = False
 
 
 @dataclass(frozen=True, slots=True)

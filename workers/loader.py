@@ -85,12 +85,12 @@ def define(uses: Any, folders: Sequence[Path], context: Mapping[str, Any] | None
 
     A mapping is taken as it is: the flow file that it stood in has had its variables put in.
     """
+    if isinstance(uses, type):  # first: the class may have a method `read`
+        return Definition(uses, folders=tuple(folders))
     if hasattr(uses, "read"):
         uses = uses.read()
     if isinstance(uses, PathLike):
         uses = str(uses)
-    if isinstance(uses, type):
-        return Definition(uses, folders=tuple(folders))
     if isinstance(uses, Mapping):
         return _from_tree(from_data(uses, "uses"), folders)
     if uses is None or isinstance(uses, str):

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from streamflow.broker import blobs, codec, subjects
 from streamflow.broker.bus import Bus
-from streamflow.broker.envelope import EMPTY, Envelope, encode
-from streamflow.broker.errors import StreamflowError, TooLarge, Unavailable
+from streamflow.broker.envelope import EMPTY, Envelope, decode, encode
+from streamflow.broker.errors import AlreadyExists, Code, StreamflowError, TooLarge, Unavailable
 from streamflow.broker.flow import Graph
+from streamflow.broker.hops import Message, message_for
 from streamflow.broker.replies import ReplySender
 from streamflow.broker.routing import Kind, Step
 
+from .patience import FULL_S, RETRY_S, patiently
+
 log = logging.getLogger(__name__)
 
-RETRY_S = 0.25
 Done = Callable[[StreamflowError | None], None]
 
 
@@ -48,12 +51,13 @@ class Outbox:
             except StreamflowError as error:
                 done(error)
                 return
-            self._answer(answer, done if not stores else None)
+        left = done if len(steps) == 1 else Countdown(len(steps), done)
+        if len(stores) < len(steps):
+            self.answer(answer, left)
         if not steps:
             done(None)
-        left = _Countdown(len(stores), done)
         for step in stores:
-            self._store(*_addressed(envelope, step, graph), left)
+            self.send(message_for(graph, envelope, step), left)
 
     async def post_wait(self, envelope: Envelope, steps: tuple[Step, ...], graph: Graph) -> None:
         """`post` for those who wait. Raises what the broker will never take."""
@@ -63,48 +67,92 @@ class Outbox:
 
     async def _post_large(self, envelope: Envelope, steps: tuple[Step, ...], graph: Graph, done: Done) -> None:
         """A body above the inline limit goes into the object store, once for each reader, since each deletes what it read."""
-        left = _Countdown(len(steps), done)
+        left = Countdown(len(steps), done)
         for step in steps:
             try:
-                stored = await self._checked_in(_in_the_clients_form(envelope) if step.kind is Kind.ANSWER else envelope)
+                if step.kind is Kind.ANSWER:
+                    stored = await self._checked_in(_in_the_clients_form(envelope), keep=bool(envelope.record))
+                else:
+                    stored = await self._checked_in(envelope, shared=step.kind is Kind.ALL)
             except StreamflowError as error:
                 left(error)
                 continue
             self.post(stored, (step,), graph, left)
 
-    async def _checked_in(self, envelope: Envelope) -> Envelope:
-        while True:
-            try:
-                return await blobs.check_in(self._bus, envelope)
-            except Unavailable as error:
-                log.warning("request %s: its body waits: %s", envelope.request_id, error)
-                await asyncio.sleep(RETRY_S)
+    async def _checked_in(self, envelope: Envelope, *, keep: bool = False, shared: bool = False) -> Envelope:
+        """Later hops make room; a job, for which nobody waits, has the time."""
+        what, full_s = f"request {envelope.request_id}: its body waits", math.inf if envelope.job else FULL_S
+        return await patiently(what, lambda: blobs.check_in(self._bus, envelope, keep=keep, shared=shared), full_s=full_s)
 
-    def _answer(self, envelope: Envelope, done: Done | None) -> None:
-        error: StreamflowError | None = None
-        if envelope.reply:
-            try:
-                self._replies.send(envelope.reply, encode(envelope._replace(hop="", part="", expected=())))
-            except TooLarge as too_large:
-                error = too_large
-            except Unavailable:
-                asyncio.get_running_loop().call_later(RETRY_S, self._answer, envelope, done)
-                return
-        if done is not None:
-            done(error)
+    def answer(self, envelope: Envelope, done: Done) -> None:
+        """Send a whole answer to who waits for it, and store it where the request asked for that; `done` follows when both are safe."""
+        try:
+            message = encode(envelope._replace(hop="", part="", expected=()))
+            if envelope.reply:
+                self._replies.send(envelope.reply, message)
+        except StreamflowError as error:
+            if isinstance(error, Unavailable):
+                asyncio.get_running_loop().call_later(RETRY_S, self.answer, envelope, done)
+            else:
+                done(error)
+            return
+        if envelope.record and envelope.position < 0:
+            self._record(envelope, message, done)
+        else:
+            done(None)
 
-    def _store(self, subject: str, message_id: str, message: bytes, done: Done) -> None:
+    def _record(self, envelope: Envelope, message: bytes, done: Done) -> None:
+        """Store an outcome once: when one is there already, that one counts."""
+
+        def stored(_sequence: int, error: StreamflowError | None) -> None:
+            if isinstance(error, AlreadyExists):
+                self._spawn(self._mark_recorded(envelope, message, done))
+            elif error is not None and not isinstance(error, TooLarge):
+                log.warning("the outcome of request %s waits: %s", envelope.request_id, error)
+                asyncio.get_running_loop().call_later(RETRY_S, self._record, envelope, message, done)
+            elif error is None and envelope.status.code is not Code.OK:
+                self._mark_failed(envelope, done)
+            else:
+                done(error)
+
+        self._bus.store_first(subjects.result(envelope.flow, envelope.record), message, stored, keep_s=envelope.keep_s)
+
+    async def _mark_recorded(self, envelope: Envelope, message: bytes, done: Done) -> None:
+        """Another attempt stored its outcome first, and may have died before it marked a failure; or that was taken back since."""
+        stream, subject = subjects.results_stream(envelope.flow), subjects.result(envelope.flow, envelope.record)
+        found = await patiently(
+            f"the outcome of request {envelope.request_id} is looked for", lambda: self._bus.direct_get(stream, subject)
+        )
+        if found is None:
+            self._record(envelope, message, done)
+        elif decode(found).status.code is not Code.OK:
+            self._mark_failed(envelope, done)
+        else:
+            done(None)
+
+    def _mark_failed(self, envelope: Envelope, done: Done) -> None:
+        def stored(_sequence: int, error: StreamflowError | None) -> None:
+            if error is None or isinstance(error, AlreadyExists):
+                done(None)
+            else:
+                asyncio.get_running_loop().call_later(RETRY_S, self._mark_failed, envelope, done)
+
+        self._bus.store_first(subjects.failed(envelope.flow, envelope.record), b"", stored, keep_s=envelope.keep_s)
+
+    def send(self, message: Message, done: Done) -> None:
+        """Publish one message, again and again until the broker has it; `done(error)` when it never will (`TooLarge`)."""
+
         def stored(_sequence: int, error: StreamflowError | None) -> None:
             if error is None or isinstance(error, TooLarge):
                 done(error)
                 return
-            log.warning("a result waits for %s: %s", subject, error)
-            asyncio.get_running_loop().call_later(RETRY_S, self._store, subject, message_id, message, done)
+            log.warning("a result waits for %s: %s", message.subject, error)
+            asyncio.get_running_loop().call_later(RETRY_S, self.send, message, done)
 
-        self._bus.store(subject, message, message_id, stored)
+        self._bus.store(message.subject, message.payload, message.message_id, stored)
 
 
-class _Countdown:
+class Countdown:
     """Calls `done` after `count` calls, with the first error if there was one."""
 
     def __init__(self, count: int, done: Done) -> None:
@@ -130,15 +178,3 @@ def _in_the_clients_form(envelope: Envelope) -> Envelope:
         return envelope
     bodies = codec.split(envelope.body, envelope.content_type)
     return envelope._replace(body=b"".join(bodies), pieces=tuple(map(len, bodies)))
-
-
-def _addressed(envelope: Envelope, step: Step, graph: Graph) -> tuple[str, str, bytes]:
-    """Subject, message id and bytes of `envelope` for one step."""
-    node = graph.node(step.executor)
-    flow, executor = node.external_flow or envelope.flow, node.external_executor or step.executor
-    if step.kind is Kind.ALL:
-        subject = subjects.fan_out(flow, executor, envelope.request_id)
-    else:
-        subject = subjects.work(flow, executor, envelope.lane, envelope.request_id)
-    target = envelope._replace(hop=step.executor, part=step.part, expected=step.expected, reply="" if step.floating else envelope.reply)
-    return subject, subjects.message_id(envelope.ticket, step.executor, step.part, envelope.run), encode(target)

@@ -1,7 +1,8 @@
 """What follows from an outcome, as data: the one place that decides how a delivery is settled.
 
-An exception of user code is an answer, so the delivery is acked. Only a death of the worker brings a request back, and too many of those
-quarantine it.
+An exception of user code is an answer, so the delivery is acked, unless the executor names it in `retry_on`: then the request comes again
+later. A death of the worker brings a request back by itself, and too many of those quarantine it. What is quarantined, and what failed
+in a job, is kept as a dead letter.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from enum import Enum
 
 from streamflow.broker.errors import Code, Status
 
-from .jobs import Abandoned, Dropped, Failure, GivenUp, Outcome, Output, Paused
+from .jobs import Abandoned, Dropped, Failure, GivenUp, Job, Outcome, Output, Paused
+from .retries import Retries
 
 
 class Settle(Enum):
@@ -23,20 +25,27 @@ class Settle(Enum):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """`forward`: publish the output to the next hops (or the client) first. `answer`: tell the client this status first. `dead`: keep a
-    dead letter first."""
+    dead letter first. `retry_s`: have the broker deliver the request again in so many seconds first."""
 
     settle: Settle
     forward: bool = False
     answer: Status | None = None
     dead: Status | None = None
+    retry_s: float | None = None
 
 
-def judge(outcome: Outcome) -> Verdict:
+_PASS_ON = Verdict(Settle.ACK, forward=True)
+
+
+def judge(outcome: Outcome, job: Job, retries: Retries) -> Verdict:
     match outcome:
         case Output():
-            return Verdict(Settle.ACK, forward=True)
+            return _PASS_ON
+        case Failure(status=status, may_retry=True):
+            retry_s = retries.next_s(job.envelope, job.attempt)
+            return Verdict(Settle.ACK, retry_s=retry_s) if retry_s is not None else _failed(job, retries.told(status, job.attempt))
         case Failure(status=status):
-            return Verdict(Settle.ACK, answer=status)
+            return _failed(job, status)
         case GivenUp(status=status):
             return Verdict(Settle.TERM, answer=status, dead=status)
         case Dropped():
@@ -45,6 +54,12 @@ def judge(outcome: Outcome) -> Verdict:
             return Verdict(Settle.LEAVE)
         case Paused():
             raise AssertionError("a paused job has no outcome to judge")
+
+
+def _failed(job: Job, status: Status) -> Verdict:
+    """What an executor could not do for a job is kept for when it can: nobody waits who would send it again."""
+    is_kept = status.code is Code.EXECUTOR_ERROR and bool(job.envelope.job)
+    return Verdict(Settle.ACK, answer=status, dead=status if is_kept else None)
 
 
 def late(endpoint: str, executor: str, late_s: float) -> Failure:

@@ -149,12 +149,12 @@ class Processor:
         assert job.spec is not None
         if not job.spec.extras:
             return NO_EXTRAS
-        envelope, delivery = job.envelope, job.delivery
+        envelope = job.envelope
         matrix = list(job.branches.values()) if job.branches else None
         return Extras(
             matrix,
             job.branches,
-            context=Context(envelope.request_id, delivery.attempt, envelope.deadline, delivery.fencing_token, envelope.endpoint),
+            context=Context(envelope.request_id, job.attempt, envelope.deadline, job.fencing_token, envelope.endpoint),
         )
 
     def encode(self, job: Job, decoded: codec.Decoded, parameters: dict[str, Any], result: CallResult) -> Output:
@@ -168,7 +168,9 @@ class Processor:
     def failure(self, error: Exception, job: Job) -> Failure:
         """The answer for whatever was raised on the way."""
         if isinstance(error, EndpointError):
-            return Failure(error.status, exit_worker=error.exits)
+            facts = {"request_id": job.envelope.request_id, "subject": job.subject, "attempt": job.attempt}
+            log.error("%s %s: %s", self._replica, job.envelope.endpoint, error, exc_info=error.__cause__, extra=facts)
+            return Failure(error.status, exit_worker=error.exits, may_retry=error.may_retry)
         if not isinstance(error, StreamflowError):
             log.exception("request %s failed in streamflow itself", job.envelope.request_id)
             return Failure(

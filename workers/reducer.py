@@ -16,14 +16,15 @@ from dataclasses import dataclass, replace
 from streamflow.broker import blobs, subjects
 from streamflow.broker.bus import Bus, Found
 from streamflow.broker.codec import merge
-from streamflow.broker.envelope import COLUMNS, EMPTY, MATRIX, Envelope, Hop, decode, encode
-from streamflow.broker.errors import Unavailable
+from streamflow.broker.envelope import COLUMNS, EMPTY, MATRIX, Claim, Envelope, Hop, decode, encode
+from streamflow.broker.errors import NotFound, Unavailable
 from streamflow.broker.flow import GATEWAY, Graph
 from streamflow.broker.routing import Kind, Step, after_join, next_steps, reduces
 
+from .patience import FULL_S, patiently
+
 log = logging.getLogger(__name__)
 
-RETRY_S = 0.25
 INLINE_MERGE_BYTES = 32 * 1024  # larger ones are merged in a thread
 MISSING = "__missing__"  # in results: executor -> branches or shards that a partial answer lacks
 KINDS = {Kind.JOIN: "join", Kind.GATHER: "gather", Kind.ANSWER: "join"}
@@ -31,12 +32,13 @@ KINDS = {Kind.JOIN: "join", Kind.GATHER: "gather", Kind.ANSWER: "join"}
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """All parts are in: what goes on, where to, and where the parts lay."""
+    """All parts are in: what goes on, where to, and where the parts lay, their large bodies too."""
 
     envelope: Envelope
     steps: tuple[Step, ...]
     flow: str
     parts_filter: str
+    claims: tuple[Claim, ...] = ()
 
 
 class Reducer:
@@ -50,13 +52,19 @@ class Reducer:
 
         Waits through an outage of the broker. Raises what makes this part impossible (`TooLarge`, `InvalidInput`).
         """
-        reply = "" if step.floating else envelope.reply
-        part = envelope._replace(hop=step.executor, part=step.part, expected=step.expected, reply=reply)
-        mine = await self._store(part, step)
+        reply, record = ("", "") if step.floating else (envelope.reply, envelope.record)
+        part = envelope._replace(hop=step.executor, part=step.part, expected=step.expected, reply=reply, record=record)
+        mine, claim = await self._store(part, step)
         parts = await self._all_parts(part, step, mine)
         if parts is None:
             return None
-        return await self._complete(part, step, graph, parts)
+        try:
+            completed = await self._complete(part, step, graph, parts)
+        except NotFound:
+            if (await self._look(part, step, [step.part]))[0] is None:
+                return None  # another attempt has completed it meanwhile, and removed the bodies
+            raise
+        return replace(completed, claims=(*completed.claims, claim)) if claim is not None else completed
 
     async def complete_without(self, order: Envelope, graph: Graph) -> Completed | None:
         """The parts that wait at `order.hop`, completed without `order.missing` and marked so (allow_partial); None when they went on
@@ -73,29 +81,22 @@ class Reducer:
         marks = {**completed.envelope.results, MISSING: {order.hop: list(order.missing)}}
         return replace(completed, envelope=completed.envelope._replace(results=marks))
 
-    async def _store(self, part: Envelope, step: Step) -> int:
+    async def _store(self, part: Envelope, step: Step) -> tuple[int, Claim | None]:
+        """The sequence of the part in its place's stream, and where its body lies when it is large."""
+        what = f"request {part.request_id}: a part waits"
         if len(part.body) > self._bus.settings.inline_bytes:
-            part = await blobs.check_in(self._bus, part)
+            whole = part
+            part = await patiently(what, lambda: blobs.check_in(self._bus, whole), full_s=FULL_S)
         subject = subjects.part(part.flow, step.executor, part.ticket, KINDS[step.kind], step.part)
         message_id = subjects.message_id(part.ticket, f"{step.executor}.{KINDS[step.kind]}", step.part, part.run)
         message = encode(part)
-        while True:
-            try:
-                return await self._bus.store_wait(subject, message, message_id)
-            except Unavailable as error:
-                log.warning("request %s: a part waits: %s", part.request_id, error)
-                await asyncio.sleep(RETRY_S)
+        return await patiently(what, lambda: self._bus.store_wait(subject, message, message_id), full_s=FULL_S), part.claim
 
     async def _all_parts(self, part: Envelope, step: Step, mine: int) -> list[Envelope] | None:
         """Every part in merge order, or None when one is missing or another one came later than mine and completes."""
         others = [name for name in step.expected if name != step.part]
-        while True:
-            try:
-                found = dict(zip(others, await self._look(part, step, others), strict=True))
-                break
-            except Unavailable as error:
-                log.warning("request %s: cannot see the other parts: %s", part.request_id, error)
-                await asyncio.sleep(RETRY_S)
+        looked = await patiently(f"request {part.request_id}: cannot see the other parts", lambda: self._look(part, step, others))
+        found = dict(zip(others, looked, strict=True))
         present = {name: each for name, each in found.items() if each is not None}
         if len(present) < len(others) or any(sequence > mine for sequence, _ in present.values()):
             return None
@@ -107,17 +108,21 @@ class Reducer:
         return await self._bus.last_messages(stream, wanted)
 
     async def _complete(self, mine: Envelope, step: Step, graph: Graph, parts: list[Envelope]) -> Completed:
-        whole = [await blobs.check_out(self._bus, part) if part.claim is not None else part for part in parts]
+        whole = [part if part.claim is None else await self._whole(part) for part in parts]
+        claims = tuple(part.claim for part in parts if part.claim is not None)
         place_filter = subjects.part(mine.flow, step.executor, mine.ticket, KINDS[step.kind], "*")
         steps = self._steps_after(mine, step, graph)
         failed = next((part for part in parts if part.status.code != "OK"), None)
         if failed is not None:  # the client was told by the worker that failed; nobody goes on
-            return Completed(failed._replace(body=b"", reply=""), (), mine.flow, place_filter)
+            return Completed(failed._replace(body=b"", reply=""), (), mine.flow, place_filter, claims)
         if sum(len(part.body) for part in whole) <= INLINE_MERGE_BYTES:
             merged = merge_parts(whole, step, graph, steps)
         else:
             merged = await asyncio.to_thread(merge_parts, whole, step, graph, steps)
-        return Completed(merged, steps, mine.flow, place_filter)
+        return Completed(merged, steps, mine.flow, place_filter, claims)
+
+    async def _whole(self, part: Envelope) -> Envelope:
+        return await patiently(f"request {part.request_id}: a part's body waits", lambda: blobs.check_out(self._bus, part))
 
     def _steps_after(self, mine: Envelope, step: Step, graph: Graph) -> tuple[Step, ...]:
         if step.kind is Kind.GATHER:

@@ -13,33 +13,41 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from streamflow.broker import bucket, lifecycle, subjects
+from streamflow.broker.accounts import settings_for
 from streamflow.broker.announce import Announcement, State
 from streamflow.broker.bus import Bus
 from streamflow.broker.conditions import compile_condition
+from streamflow.broker.drift import true_ack_wait_s
 from streamflow.broker.errors import FlowError, NotFound, RuntimeFailToStart, StreamflowError
 from streamflow.broker.flow import Graph, Node
 from streamflow.broker.lifecycle import Stop
+from streamflow.broker.permissions import Role
 from streamflow.broker.pull import Pull
+from streamflow.broker.redact import shown_url
 from streamflow.broker.replies import ReplySender
 from streamflow.broker.settings import WorkerSettings
 
 from .batching import first_ahead
 from .executor import Executor
+from .feeder import Feeder
 from .flows import Flows
-from .handler import Handler, Identity
+from .handler import Handler
 from .invoke import Invoker
 from .keepalive import Keepalive
+from .lanes import Lanes, Pace
 from .loader import load_executor
+from .outgoing import Identity
+from .retries import Retries
+from .stateful import replica_of
+from .watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 Report = Callable[..., None]  # state (loading, waiting, ready, draining), what for; `endpoints` with ready
-AHEAD_S = 0.005
-MAX_AHEAD = 256
-MAX_LENT = 1000  # streams with slow readers that a worker keeps open beside its slots
 
 
 def run(
@@ -106,13 +114,14 @@ class Worker:
         return str(getattr(self._executor.metas, "name", "") or type(self._executor).__name__)
 
     async def _serve(self, stop: Stop) -> int:
-        self._report("waiting", f"for the broker at {self._settings.broker_url}")
+        self._report("waiting", f"for the broker at {shown_url(self._settings.broker_url)}")
+        self._settings = settings_for(self._settings, Role.WORKER, self._settings.flow, self._name)
         bus = await Bus.connect(self._settings, f"worker {self._settings.flow}/{self._name}")
         bus.on_closed(lambda: stop.set("the broker connection is gone for good", lifecycle.FAILED))
         try:
             flows = Flows(bus, self._settings.flow)
-            self._report("waiting", f"for flow {self._settings.flow!r} to be deployed on {self._settings.broker_url}")
-            graph = await stop.unless(flows.wait_current())
+            self._report("waiting", f"for flow {self._settings.flow!r} to be deployed on {shown_url(self._settings.broker_url)}")
+            graph = await stop.unless(flows.wait(self._settings.flow_version))
             if graph is None:
                 return stop.code
             return await self._work(bus, flows, self._node(graph), stop)
@@ -131,63 +140,86 @@ class Worker:
             )
         return node
 
-    def _sources(self, node: Node) -> list[tuple[str, str]]:
-        """Streams and durables to pull from: the work queue, and a shard's own place on the fan-out."""
+    async def _sources(self, bus: Bus, node: Node) -> list[tuple[str, str]]:
+        """Where online requests come from: the work queue, a shard's own place on the fan-out, what is to be tried again (also what waits
+        since before the flow lost its `retry_on`)."""
         flow, sources = self._settings.flow, [(subjects.work_stream(self._settings.flow, self._name), subjects.work_durable("now"))]
         if node.shards > 1:
             sources.append((subjects.fan_out_stream(flow, self._name), subjects.shard_durable(self._settings.shard)))
-        return sources
+        owners = (subjects.ANYBODY, str(self._settings.shard)) if node.shards > 1 else (subjects.ANYBODY,)
+        again = [(subjects.retry_stream(flow, self._name), subjects.retry_durable(owner)) for owner in owners]
+        return sources + [source for source in again if node.retry_on or await _is_there(bus, *source)]
 
     async def _work(self, bus: Bus, flows: Flows, node: Node, stop: Stop) -> int:
         settings = self._settings
         shard = settings.shard if node.shards > 1 else None
         replica = f"{self._name}/rep-{settings.replica}" if shard is None else f"{self._name}/shard-{shard}/rep-{settings.replica}"
         self._me = Identity(settings.flow, self._name, replica, secrets.token_hex(8), shard)
+        watchdog = Watchdog(node.timeout_run_s) if node.timeout_run_s is not None else None
         self._invoker = Invoker(
-            self._executor, exit_on_exceptions=settings.exit_on_exceptions, output_array_type=settings.output_array_type
+            self._executor,
+            exit_on_exceptions=settings.exit_on_exceptions,
+            retry_on=node.retry_on,
+            output_array_type=settings.output_array_type,
+            watchdog=watchdog,
         )
         self._endpoints = self._invoker.describe()
         replies = ReplySender(bus)
         await replies.start()
-        keepalive = Keepalive(settings, f"worker {self._name}", node.ack_wait_s or settings.ack_wait_s, self._beat)
+        sources = await self._sources(bus, node)
+        ack_wait_s = await true_ack_wait_s(bus, sources, node.ack_wait_s or settings.ack_wait_s)
+        keepalive = Keepalive(settings, f"worker {self._name}", ack_wait_s, self._beat, watchdog)
         specs = self._invoker.endpoints.values()
         pace = Pace(settings.concurrency, any(spec.is_async for spec in specs), max(map(first_ahead, specs), default=0))
         handler = Handler(
             self._me, bus, flows, self._invoker, replies, keepalive,
             max_deliver=node.max_deliver or settings.max_deliver,
+            retries=Retries.of(node),
             condition=None if node.when is None else compile_condition(node.when, executor=node.name),
             on_time=pace.ended,
             on_waiting=pace.lend,
             on_fatal=lambda reason: stop.set(reason, lifecycle.FAILED),
         )  # fmt: skip
         await handler.start()
-        pulls = [Pull(bus, stream, durable, handler.accept, capacity=pace.capacity) for stream, durable in self._sources(node)]
-        pace.bind(pulls)
+        if node.stateful:
+            on_fatal = partial(stop.set, code=lifecycle.FAILED)
+            handler.replica = replica_of(node, settings, self._me, bus, flows, self._invoker, handler.perform, on_fatal)
+            await stop.unless(handler.replica.start(self._report))
+            if stop.is_set():
+                handler.stop()
+                return stop.code
+        lanes = Lanes(handler.accept, pace, keepalive)
+        online = [Pull(bus, stream, durable, lanes.take_online, on_settled=lanes.online_settled) for stream, durable in sources]
+        queue = subjects.work_stream(settings.flow, self._name)
+        lanes.bind(online, Pull(bus, queue, subjects.work_durable("bulk"), lanes.take_bulk, on_settled=lanes.advance))
         await bus.listen(
             subjects.control(settings.flow, "cancel"), lambda s, r, h, payload: handler.cancel(payload.decode(errors="replace"))
         )
         await bus.listen(subjects.control(settings.flow, "hello"), lambda s, r, h, p: bus.publish(*self._beat()))
         await bucket.put(bus, settings.flow, f"executor.{self._name}", [asdict(info) for info in self._endpoints])
         keepalive.start()
-        await asyncio.gather(*(pull.start() for pull in pulls))
+        await lanes.start()
+        feeder = Feeder(bus, settings.flow, self._me.instance, handler.outbox)
+        await feeder.start()
         self._announce(bus, State.READY)
         self._report("ready", "", endpoints=[asdict(info) for info in self._endpoints])
         await stop.wait()
-        await self._drain(bus, pulls, handler, keepalive, stop)
+        await feeder.stop()
+        await self._drain(bus, lanes, handler, keepalive, stop)
         return stop.code
 
-    async def _drain(self, bus: Bus, pulls: list[Pull], handler: Handler, keepalive: Keepalive, stop: Stop) -> None:
+    async def _drain(self, bus: Bus, lanes: Lanes, handler: Handler, keepalive: Keepalive, stop: Stop) -> None:
         """Take nothing new, finish what is here, leave. What does not finish in time goes to another replica."""
         self._report("draining", stop.reason)
         self._announce(bus, State.DRAINING)
-        await asyncio.gather(*(pull.stop() for pull in pulls))
+        await lanes.stop()
         handler.hurry()
         limit = time.monotonic() + self._settings.drain_s
-        while (_held(pulls) or not handler.idle()) and time.monotonic() < limit:
+        while (lanes.held or not handler.idle()) and time.monotonic() < limit:
             await asyncio.sleep(0.01)
-        if _held(pulls):
+        if lanes.held:
             log.warning(
-                "%s: %d requests did not end within %g s; other replicas get them", self._me.replica, _held(pulls), self._settings.drain_s
+                "%s: %d requests did not end within %g s; other replicas get them", self._me.replica, lanes.held, self._settings.drain_s
             )
         handler.stop()
         await asyncio.get_running_loop().run_in_executor(None, keepalive.stop)
@@ -211,42 +243,9 @@ class Worker:
         return subjects.control(settings.flow, "announce"), announcement.encode()
 
 
-class Pace:
-    """How many deliveries to hold: the free slots, plus about 5 ms of work ahead when the handler is fast.
-
-    Holding more than that hoards: a slow replica would sit on requests that a fast one could run. Where endpoints batch, it is at least
-    what fills two batches.
-    """
-
-    def __init__(self, concurrency: int, has_async: bool, ahead: int = 0) -> None:
-        self._slots = concurrency if has_async else 1
-        self._ahead = ahead
-        self._lent = 0
-        self._mean_s = AHEAD_S
-        self._pulls: list[Pull] = []
-
-    def bind(self, pulls: list[Pull]) -> None:
-        self._pulls = pulls
-
-    @property
-    def capacity(self) -> int:
-        return self._slots + max(self._ahead, min(MAX_AHEAD, int(AHEAD_S / max(self._mean_s, 1e-6)))) + min(self._lent, MAX_LENT)
-
-    def ended(self, seconds: float, ahead: int = 0) -> None:
-        """One job took `seconds` from its start; `ahead` jobs should wait behind it whatever that means."""
-        self._mean_s += 0.1 * (seconds - self._mean_s)
-        self._ahead = ahead
-        self._apply()
-
-    def lend(self, jobs: int) -> None:
-        """So many more (or, negative, fewer) of the jobs that are held wait for a slow client and need no slot."""
-        self._lent += jobs
-        self._apply()
-
-    def _apply(self) -> None:
-        for pull in self._pulls:
-            pull.set_capacity(self.capacity)
-
-
-def _held(pulls: list[Pull]) -> int:
-    return sum(pull.held for pull in pulls)
+async def _is_there(bus: Bus, stream: str, durable: str) -> bool:
+    try:
+        await bus.api(f"CONSUMER.INFO.{stream}.{durable}")
+    except NotFound:
+        return False
+    return True

@@ -172,15 +172,16 @@ class Stream:
     def heard(self, report: Report) -> None:
         """The reader has come further."""
         self.unheard_since = 0.0
+        is_news = report.taken > self._taken
         self._taken = max(self._taken, report.taken)
         while self._open and self._open[0][0] < self._taken:
             self._taken_bytes += self._open.popleft()[1]
-        if self.job.delivery.attempt > 1 and not self.position:
+        if self.job.attempt > 1 and not self.position:
             self._wanted = report.wanted
             self._news.set()
         elif self.waiting and self._has_much_room:
             self._wake()
-        elif self.waiting:
+        elif self.waiting and is_news:  # asked already, and told as soon as the reader takes one more
             self._ask_when_large()
 
     async def learn(self) -> int:
@@ -190,7 +191,7 @@ class Stream:
             async with asyncio.timeout(LEARN_S):
                 await self._news.wait()
         except TimeoutError:
-            log.info("request %s: attempt %d starts anew", self.job.envelope.request_id, self.job.delivery.attempt)
+            log.info("request %s: attempt %d starts anew", self.job.envelope.request_id, self.job.attempt)
         self._news.clear()
         return self._wanted
 

@@ -25,6 +25,7 @@ from .stream import Stream
 log = logging.getLogger(__name__)
 
 PROBE_S = 1.0  # how often the gateway is asked about each stream: makes good what was lost on the way
+TURNS = 50  # in which all streams are asked about
 GIVE_UP_S = 15.0  # a gateway that is not there for so long does not come back
 
 Send = Callable[[Job, int, Output], None]  # job, position, one document
@@ -33,14 +34,17 @@ Send = Callable[[Job, int, Output], None]  # job, position, one document
 class Streams:
     """The streams of one worker. `await start()` first."""
 
-    def __init__(self, bus: Bus, processor: Processor, send: Send, submit: Callable[[Job], None], lend: Callable[[int], None]) -> None:
-        """`send` publishes a document, `submit` gives a job to the executor's thread, `lend` says how many more jobs wait for readers."""
+    def __init__(
+        self, bus: Bus, place: str, processor: Processor, send: Send, submit: Callable[[Job], None], lend: Callable[[int], None]
+    ) -> None:
+        """`place` is the executor's `subjects.credit_place`; `send` publishes a document, `submit` gives a job to the executor's thread,
+        `lend` says how many more jobs wait for readers."""
         self._send = send
         self._submit = submit
         self._lend = lend
         self._bus = bus
         self._processor = processor
-        self._worker = secrets.token_hex(5)
+        self._worker = f"{place}.{secrets.token_hex(5)}"
         self._number = 0
         self._open: dict[str, Stream] = {}
         self._loop = asyncio.get_running_loop()
@@ -50,7 +54,7 @@ class Streams:
 
     async def start(self) -> None:
         await self._bus.listen(subjects.credit(f"{self._worker}.*"), self._reported)
-        self._bus.on_reconnect(self._look_after_all)
+        self._bus.on_reconnect(lambda: self._look_after_all(list(self._open)))
         self._sweeper = asyncio.create_task(self._sweep(), name="streams")
 
     def stop(self) -> None:
@@ -98,11 +102,12 @@ class Streams:
     # readers
 
     def probe(self, stream: Stream) -> None:
-        """Ask the gateway how far the reader is. It also learns whom to report to, and from which attempt parts will come."""
+        """Ask the gateway how far the reader is. It also learns whom to report to, from which attempt parts will come, and how many there
+        are by now (in `pieces`)."""
         envelope = stream.job.envelope
         question = Envelope(
             envelope.request_id, envelope.flow, run=envelope.run, stream=True, final=False, source=stream.source,
-            attempt=stream.job.delivery.attempt,
+            attempt=stream.job.attempt, pieces=(stream.position,),
         )  # fmt: skip
         try:
             self._bus.publish(envelope.reply, encode(question), subjects.credit(stream.source))
@@ -124,14 +129,18 @@ class Streams:
                 log.warning("not a report on a stream: %r", payload[:100])
 
     async def _sweep(self) -> None:
+        """Each stream once in `PROBE_S`, not all at once: what a thousand of them ask would hold up everybody's requests."""
         while True:
-            await asyncio.sleep(PROBE_S)
-            self._look_after_all()
+            open_now = list(self._open)
+            for turn in range(TURNS):
+                await asyncio.sleep(PROBE_S / TURNS)
+                self._look_after_all(open_now[turn::TURNS])
 
-    def _look_after_all(self) -> None:
+    def _look_after_all(self, sources: list[str]) -> None:
         if self._bus.connected:
-            for stream in list(self._open.values()):
-                self._look_after(stream)
+            for source in sources:
+                if (stream := self._open.get(source)) is not None:
+                    self._look_after(stream)
 
     def _look_after(self, stream: Stream) -> None:
         if stream.unheard_since and monotonic() - stream.unheard_since > GIVE_UP_S:

@@ -14,6 +14,8 @@ from streamflow.broker.bus import Bus
 from streamflow.broker.envelope import Envelope
 from streamflow.broker.errors import StreamflowError
 
+KEEP_S = 7 * 86400.0  # a mark whose request ended where nobody knew of it
+
 
 class Suspects:
     """Marks for the requests of one executor."""
@@ -26,14 +28,14 @@ class Suspects:
     async def mark(self, envelope: Envelope) -> int:
         """Record that a redelivered request starts; return how many starts without an end came before, the first delivery's included."""
         starts, documents = await self._known(envelope)
-        await bucket.put(self._bus, self._flow, self._key(envelope), [starts + 1, documents])
+        await bucket.put(self._bus, self._flow, self._key(envelope), [starts + 1, documents], keep_s=KEEP_S)
         return starts + 1
 
     async def advanced(self, envelope: Envelope, documents: int) -> None:
         """Record how many documents of a stream its gateway has when another attempt starts."""
         _, before = await self._known(envelope)
         if documents > before:
-            await bucket.put(self._bus, self._flow, self._key(envelope), [1, documents])
+            await bucket.put(self._bus, self._flow, self._key(envelope), [1, documents], keep_s=KEEP_S)
 
     async def _known(self, envelope: Envelope) -> tuple[int, int]:
         """Starts without an end, and the documents that the last of them found done."""
@@ -43,8 +45,7 @@ class Suspects:
     async def clear(self, envelope: Envelope) -> None:
         """The request ended: forget it. A mark left behind by an unreachable broker is harmless."""
         try:
-            key = subjects.bucket_key(self._flow, self._key(envelope))
-            await self._bus.api(f"STREAM.PURGE.{subjects.bucket_stream(self._flow)}", {"filter": key})
+            await self._bus.erase(subjects.bucket_key(self._flow, self._key(envelope)))
         except StreamflowError:
             return
 

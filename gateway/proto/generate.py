@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-_ALL = ("docarray.proto", "jina.proto", "shallow.proto", "streamflow.proto")
-_TYPED = ("shallow.proto", "streamflow.proto")
+_ALL = ("docarray.proto", "jina.proto", "shallow.proto", "streamflow.proto", "jobs.proto")
+_TYPED = ("shallow.proto", "streamflow.proto", "jobs.proto")
 
 
 def descriptors(target: Path) -> None:

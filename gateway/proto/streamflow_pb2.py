@@ -4,3 +4,6 @@ from .registry import message
 
 Request = message("streamflow.v1.Request")
 Response = message("streamflow.v1.Response")
+ResultRequest = message("streamflow.v1.ResultRequest")
+Requests = message("streamflow.v1.Requests")
+Responses = message("streamflow.v1.Responses")

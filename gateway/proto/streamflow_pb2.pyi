@@ -2,7 +2,7 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import ClassVar as _ClassVar, Mapping as _Mapping, Optional as _Optional
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -36,7 +36,7 @@ class Request(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., endpoint: _Optional[str] = ..., target_executor: _Optional[str] = ..., parameters: _Optional[bytes] = ..., deadline: _Optional[float] = ..., content_type: _Optional[str] = ..., accept: _Optional[str] = ..., body: _Optional[bytes] = ..., trace: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Response(_message.Message):
-    __slots__ = ("request_id", "status", "parameters", "results", "routes", "content_type", "body", "position", "final")
+    __slots__ = ("request_id", "status", "parameters", "results", "routes", "content_type", "body", "position", "final", "pending")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class Response(_message.Message):
     BODY_FIELD_NUMBER: _ClassVar[int]
     POSITION_FIELD_NUMBER: _ClassVar[int]
     FINAL_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     status: bytes
     parameters: bytes
@@ -55,4 +56,25 @@ class Response(_message.Message):
     body: bytes
     position: int
     final: bool
-    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[bytes] = ..., parameters: _Optional[bytes] = ..., results: _Optional[bytes] = ..., routes: _Optional[bytes] = ..., content_type: _Optional[str] = ..., body: _Optional[bytes] = ..., position: _Optional[int] = ..., final: bool = ...) -> None: ...
+    pending: bool
+    def __init__(self, request_id: _Optional[str] = ..., status: _Optional[bytes] = ..., parameters: _Optional[bytes] = ..., results: _Optional[bytes] = ..., routes: _Optional[bytes] = ..., content_type: _Optional[str] = ..., body: _Optional[bytes] = ..., position: _Optional[int] = ..., final: bool = ..., pending: bool = ...) -> None: ...
+
+class ResultRequest(_message.Message):
+    __slots__ = ("request_id", "wait")
+    REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
+    request_id: str
+    wait: bool
+    def __init__(self, request_id: _Optional[str] = ..., wait: bool = ...) -> None: ...
+
+class Requests(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[Request]
+    def __init__(self, requests: _Optional[_Iterable[_Union[Request, _Mapping]]] = ...) -> None: ...
+
+class Responses(_message.Message):
+    __slots__ = ("responses",)
+    RESPONSES_FIELD_NUMBER: _ClassVar[int]
+    responses: _containers.RepeatedCompositeFieldContainer[Response]
+    def __init__(self, responses: _Optional[_Iterable[_Union[Response, _Mapping]]] = ...) -> None: ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import yaml
 
@@ -42,13 +42,13 @@ class Target(Protocol):
         ...
 
 
-def write_flow(app: App, protocol: str, port: int, folder: Path) -> Path:
+def write_flow(app: App, protocol: str, port: int, folder: Path, **options: Any) -> Path:
     """The app as a flow in Jina's YAML form. The host is spelled out per executor because jina's default binds every interface."""
     executors = [dict(entry) | {"py_modules": [str(EXECUTORS)], "host": HOST} for entry in app.executors]
     flow = {
         "jtype": "Flow",
         "version": "1",
-        "with": {"name": "load", "protocol": protocol, "port": port, "host": HOST},
+        "with": {"name": "load", "protocol": protocol, "port": port, "host": HOST, **options},
         "executors": executors,
     }
     path = folder / "flow.yml"

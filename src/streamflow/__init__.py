@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .client import Client
     from .deployment import Deployment
     from .flow import Flow
+    from .gateways.base import Gateway
     from .workers.executor import Executor, dynamic_batching, requests, write
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Flow",
     "Deployment",
     "Client",
+    "Gateway",
     # errors
     "StreamflowError",
     "InvalidInput",
@@ -75,6 +77,7 @@ _HOMES = {
     "Flow": "flow",
     "Deployment": "deployment",
     "Client": "client",
+    "Gateway": "gateways.base",
 }
 _HOMES |= {name: "broker.errors" for name in __all__ if name not in _HOMES and not name.startswith("_")}
 

@@ -6,8 +6,10 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_NAMES = {"http": "HTTP", "grpc": "gRPC", "websocket": "WebSocket"}
-_SCHEMES = {"http": "http", "grpc": "grpc", "websocket": "ws"}
+from streamflow.broker.redact import shown_url
+
+_NAMES = {"http": "HTTP", "grpc": "gRPC", "websocket": "WebSocket", "admin": "Admin"}
+_SCHEMES = {"http": "http", "grpc": "grpc", "websocket": "ws", "admin": "http"}
 _ANY_HOST = {"0.0.0.0", "::", ""}
 
 
@@ -27,7 +29,8 @@ class Board:
     def lines(self) -> list[str]:
         """The banner."""
         rows = [row for protocol, (host, port) in self.addresses.items() for row in _rows(protocol, host, port)]
-        rows.append(("Broker", f"{self.broker_url} (embedded)" if self.embedded else self.broker_url))
+        url = shown_url(self.broker_url)
+        rows.append(("Broker", f"{url} (embedded)" if self.embedded else url))
         if self.embedded:
             rows.append(("Data", self.store or "temporary, deleted at the end (--store DIR keeps it)"))
         rows.append(("Stop", "Ctrl-C finishes what runs, a second one does not wait"))

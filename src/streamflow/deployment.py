@@ -11,10 +11,11 @@ from .config.definition import Definition
 from .config.load import Source, deployment_of, load_deployment
 from .config.models import DeploymentArguments
 from .config.save import deployment_yaml
+from .crud import Crud
 from .orchestration import Orchestration
 
 
-class Deployment(Orchestration):
+class Deployment(Orchestration, Crud[Any]):
     """One executor, served: `Deployment(uses=Encoder, replicas=2, protocol="http", port=8080)`.
 
     Takes the arguments of an executor (see `Flow.add`) and of the gateway (see `Flow`). With `external=True` nothing is started for the

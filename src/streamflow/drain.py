@@ -18,7 +18,7 @@ UNREADY_GRACE_S = 2.0  # who was never ready has nothing to finish, and may be d
 class Drain:
     """One stop. `advance` is called after every end and when `kill_at` (monotonic seconds) has come."""
 
-    def __init__(self, members: Sequence[Member], emit: Emit, grace_s: float, settle: Callable[[], None] | None = None) -> None:
+    def __init__(self, members: Sequence[Member], emit: Emit, grace_s: float, settle: Callable[[], object] | None = None) -> None:
         self._members = members
         self._settle = settle
         self._emit = emit
@@ -26,6 +26,7 @@ class Drain:
         self._given_s = grace_s
         self._left = list(STOP_ORDER)
         self._leaving: list[Role] = []
+        self._hurried = False
         self.kill_at = 0.0
         for member in members:
             member.due = None
@@ -48,14 +49,15 @@ class Drain:
     def hurry(self) -> None:
         """Asked a second time: everybody leaves at once. A service that hears SIGTERM again cuts its own drain short."""
         self._emit(Event(Kind.STOPPING, "stopping at once"))
-        self._grace_s = HURRY_GRACE_S
+        self._grace_s, self._hurried = HURRY_GRACE_S, True
         self._leaving, self._left = list(STOP_ORDER), []
         self._send(signal.SIGTERM)
 
     def _send(self, number: signal.Signals) -> None:
         self._set_limit()
         for member in alive(self._members, self._leaving):
-            send(member, number)
+            if number != signal.SIGTERM or self._hurried or not member.asked:  # a second SIGTERM would cut short what it still finishes
+                send(member, number)
 
     def _set_limit(self) -> None:
         leaving = alive(self._members, self._leaving)

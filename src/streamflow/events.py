@@ -19,6 +19,7 @@ class Kind(StrEnum):
     READY = "ready"  # facts: seconds
     FAILED = "failed"  # text, facts: code, detail
     RESTART = "restart"  # name, text
+    RELOAD = "reload"  # text, name of the executor: something is replaced that serves
     STOPPING = "stopping"
     STOPPED = "stopped"
 

@@ -14,11 +14,12 @@ from .config.definition import Definition
 from .config.load import Source, executor_of, load_flow
 from .config.models import ExecutorArguments, FlowArguments
 from .config.save import flow_yaml
+from .crud import Crud
 from .deployment import Deployment
 from .orchestration import Orchestration
 
 
-class Flow(Orchestration):
+class Flow(Orchestration, Crud[Any]):
     """A pipeline: `Flow(port=8080, protocol="http").add(uses=Encoder).add(uses=Indexer)`.
 
     Arguments are those of Jina's `Flow`: of the gateway (host, port, protocol, prefetch, cors ...), and what is handed down to every
@@ -67,6 +68,7 @@ class Flow(Orchestration):
         if deployment is not None:
             checked = executor_of(deployment.definition) | checked
         before = [dict(each) for each in self._definition.executors]
+        self._definition.origin = None
         self._definition.append(checked)
         try:
             self._definition.graph()

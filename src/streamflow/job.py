@@ -12,6 +12,7 @@ from typing import Any, Protocol, Self, cast
 
 from . import logs
 from .members import Place
+from .reload import Sources
 from .spawn import restore_path
 
 
@@ -24,6 +25,7 @@ class Broker(Protocol):
     def pid(self) -> int: ...
     def launch(self) -> None: ...
     def wait_ready(self) -> None: ...
+    def has_lost_its_disk(self) -> bool: ...
     def kill(self) -> None: ...
     def stop(self) -> None: ...
 
@@ -33,7 +35,12 @@ class Plan:
     """The processes of one flow. `early` and `late` are modules imported before the gateway and before the workers are forked.
 
     `settle` runs in a drain once the gateway is gone, and the workers go on until it ends (floating executors, FL-22). `check` gets what
-    each executor's workers said they offer when all are ready, and raises `FlowError` when the flow must not serve so.
+    each executor's workers said they offer when all are ready, and raises `FlowError` when the flow must not serve so. `release` lets go
+    of the ports when the flow ends.
+
+    For a change of the flow file `flow_file` (its `kind` is Flow or Deployment): `stage` brings what the new definition needs to the
+    broker, before its workers start and the task among `places` makes it the current one; `emptied` waits until nothing is left for
+    executors that are to go. `sources` are the files to watch.
     """
 
     places: tuple[Place, ...]
@@ -42,15 +49,25 @@ class Plan:
     late: tuple[str, ...] = ()
     check: Callable[[Mapping[str, list[dict[str, Any]]]], None] | None = None
     grace_s: float = 35.0  # of each role's drain, before SIGKILL
+    release: Callable[[], None] = lambda: None
+    kind: str = "Flow"
+    flow_file: str = ""
+    stage: Place | None = None
+    emptied: Callable[[frozenset[str]], Place] | None = None
+    sources: tuple[Sources, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A job ready to run. `make_plan` gets the broker's URL; `broker_url` is that of an external broker when `broker` is None."""
+    """A job ready to run. `make_plan` gets the broker's URL; `broker_url` is that of an external broker when `broker` is None.
+
+    `remake_plan` reads the flow file again; it raises `StreamflowError` with file and line.
+    """
 
     make_plan: Callable[[str], Plan]
     broker: Broker | None = None
     broker_url: str = ""
+    remake_plan: Callable[[str], Plan] = lambda url: Plan(())
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +81,9 @@ class Job:
     logging: logs.Setup
 
     @classmethod
-    def here(cls, factory: str, argument: bytes, *, quiet: bool = False) -> Self:
-        """A job that imports as this process does and logs to its stderr."""
-        return cls(factory, argument, tuple(sys.path), os.environ.get("PYTHONPATH"), logs.choose(quiet=quiet))
+    def here(cls, factory: str, argument: bytes, options: Mapping[str, Any] | None = None) -> Self:
+        """A job that imports as this process does and logs to its stderr, or as the flow's `options` say."""
+        return cls(factory, argument, tuple(sys.path), os.environ.get("PYTHONPATH"), logs.choose(options=options))
 
     @classmethod
     def read(cls, pipe: int) -> Self:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -30,12 +30,17 @@ STOP_ORDER = (Role.GATEWAY, Role.SETTLE, Role.WORKER, Role.TASK)
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A child of the plan: `part_of` is what people call it (an executor's name), `ready_s` the seconds it may take, None = no limit."""
+    """A child of the plan: `part_of` is what people call it (an executor's name), `ready_s` the seconds it may take, None = no limit.
+
+    `handover`: a successor may start while it still runs. `fingerprint`: places of one name that are equal in it need no new process.
+    """
 
     child: Child
     role: Role
     part_of: str
     ready_s: float | None = 600.0
+    handover: bool = True
+    fingerprint: object = None
 
 
 @dataclass(slots=True)
@@ -48,6 +53,8 @@ class Member:
     ever_ready: bool = False
     since: float = 0.0  # start of this life, monotonic seconds
     due: float | None = None  # next start
+    asked: bool = False  # to leave: it does not come again
+    kill_at: float | None = None  # when it was asked: until then it may finish
     message: str = ""
     failure: Said | None = None
     endpoints: list[dict[str, Any]] | None = None  # what a worker said it serves (`EndpointInfo` as dicts)
@@ -121,7 +128,7 @@ def _read_all(pipe: int) -> tuple[bytes, bool]:
     return b"".join(pieces), True
 
 
-def waiting_for(members: list[Member], now: float) -> list[str]:
+def waiting_for(members: Sequence[Member], now: float) -> list[str]:
     """One line per part that is not ready: "encoder: replica 1/2 ready, loading for 12 s"."""
     lines = []
     for part in dict.fromkeys(member.place.part_of for member in members if not member.ready):

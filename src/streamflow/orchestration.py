@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +106,8 @@ class Orchestration:
         checked = check_keywords(GatewayArguments, arguments, "gateway").given()
         ports_of(self._definition.complete_gateway() | checked)
         self._definition.gateway |= checked
+        if (origin := self._definition.origin) is not None:
+            self._definition.origin = replace(origin, gateway={**origin.gateway, **arguments})
         return self
 
     def expose_endpoint(self, exec_endpoint: str, path: str | None = None, **details: Any) -> Self:

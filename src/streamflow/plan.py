@@ -1,42 +1,32 @@
-"""From a `FlowSpec` to the processes of a local flow: who runs, with which settings, in which environment.
-
-`seal` runs where the flow was written; it puts what may need the user's code (classes, constructor arguments) into bytes that only the
-worker opens. `prepare` runs in the supervisor, which therefore never imports a line of the user's.
-"""
+"""From a sealed flow to the processes that run it: who runs, with which settings, in which environment."""
 
 from __future__ import annotations
 
-import asyncio
-import json
-import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from streamflow.broker.announce import EndpointInfo
-from streamflow.broker.errors import FlowError, StreamflowError
 from streamflow.broker.flow import Graph
 from streamflow.broker.schema_check import require_fitting_schemas
-from streamflow.config.spec import ExecutorSpec, FlowSpec, GatewaySpec
+from streamflow.config.spec import ExecutorSpec, GatewaySpec
 
-from . import gpus
+from . import gpus, logs
 from .job import Plan, Prepared
 from .members import Place, Role
-from .pickling import dumps
-from .report import Report
+from .ports import HeldPorts
+from .sealing import Sealed, seal
 from .spawn import Child
 
-log = logging.getLogger(__name__)
-
-HERE = "streamflow.plan"
-SETTLE_LOOK_S = 0.05
+TASKS = "streamflow.tasks"
+_NOT_OF_WORKERS = frozenset({"needs", "replicas"})  # of a node: workers need not be replaced when these change
 GRACE_S = 35.0  # five more than a service's own drain (`drain_s`)
 # Imported once in the supervisor and shared by all: before the gateway is forked, and before the workers are.
 EARLY = (
+    "streamflow.tasks",
     "streamflow.broker.bus",
     "streamflow.broker.bucket",
     "streamflow.broker.lifecycle",
@@ -44,59 +34,10 @@ EARLY = (
     "orjson",
     "uvloop",
 )
-_SERVERS = {
-    "http": "streamflow.gateway.http_server",
-    "websocket": "streamflow.gateway.http_server",
-    "grpc": "streamflow.gateway.grpc_server",
-}
 LATE = ("streamflow.workers.service", "streamflow.broker.topology", "streamflow.broker.codec")
-_OF_SETTINGS = frozenset(
-    {"listen", "host", "timeout_send_ms", "env", "timeout_ready_ms", "folder", "options"}
-)  # of a gateway, or of its process
-
-
-@dataclass(frozen=True, slots=True)
-class Sealed:
-    """A flow that can be unpickled without the user's code: `classes` holds the rest, by executor name ("" = the gateway)."""
-
-    graph: Mapping[str, Any]
-    executors: tuple[ExecutorSpec, ...]
-    gateway: GatewaySpec
-    classes: Mapping[str, bytes]
-    broker_url: str | None
-    store: Path | None
-
-
-def seal(spec: FlowSpec) -> Sealed:
-    """`spec` ready for the supervisor's pipe. Raises `StreamflowError` naming the executor whose class or arguments cannot be pickled."""
-    parts: dict[str, ExecutorSpec | GatewaySpec] = {"": spec.gateway, **{each.name: each for each in spec.executors}}
-    classes = {name: _seal_code(part) for name, part in parts.items() if not _plain([part.uses, part.uses_with])}
-    gateway, *executors = (replace(part, uses=None, uses_with={}) if name in classes else part for name, part in parts.items())
-    assert isinstance(gateway, GatewaySpec)
-    only = tuple(replace(each, options=_plain_ones(each.options)) for each in executors if isinstance(each, ExecutorSpec))
-    return Sealed(spec.graph.to_dict(), only, gateway, classes, spec.broker_url, spec.store)
-
-
-def _plain(value: object) -> bool:
-    """Whether `value` is text, numbers, and lists and mappings of them."""
-    try:
-        json.dumps(value)
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
-def _plain_ones(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if _plain(value)}
-
-
-def _seal_code(part: ExecutorSpec | GatewaySpec) -> bytes:
-    who = f"executor {part.name!r}" if isinstance(part, ExecutorSpec) else "gateway"
-    roots = [each for each in (part.uses, *part.uses_with.values()) if isinstance(each, type)]
-    try:
-        return dumps({"uses": part.uses, "uses_with": dict(part.uses_with)}, *roots)
-    except Exception as error:  # user objects may raise anything
-        raise StreamflowError(f"{who}: its class or arguments cannot be sent to its process: {error}") from error
+_NO_SETTINGS = frozenset(  # of a gateway: what its settings have under another name, and what is of its process or its class
+    {"listen", "host", "timeout_send_ms", "env", "timeout_ready_ms", "folder", "options", "uses", "uses_with", "py_modules"}
+)
 
 
 def prepare(flow: Sealed) -> Prepared:
@@ -104,25 +45,78 @@ def prepare(flow: Sealed) -> Prepared:
     from streamflow.broker.server import EmbeddedBroker  # only where there is one
 
     url = flow.broker_url or os.environ.get("STREAMFLOW_BROKER_URL", "")
-    broker = None if url else EmbeddedBroker(flow.store)
-    return Prepared(lambda url: make_plan(flow, url), broker, url)
+    durability = flow.durability or os.environ.get("STREAMFLOW_DURABILITY", "default")
+    broker = None if url else EmbeddedBroker(flow.store, auth=_auth_of_broker(), durability=durability)
+    ports = HeldPorts()
+    return Prepared(lambda url: make_plan(flow, url, ports), broker, url, lambda url: make_plan(read_again(flow), url, ports))
 
 
-def make_plan(flow: Sealed, broker_url: str) -> Plan:
+def read_again(flow: Sealed) -> Sealed:
+    """The flow as its file is now, on the ports that it has. Raises `FlowError` with file and line."""
+    from .origin import load  # only when a flow file changed: pydantic, 0.1 s
+
+    assert flow.origin is not None
+    return seal(load(flow.origin, {each.protocol: each.port for each in flow.gateway.listen}))
+
+
+def _auth_of_broker() -> Path | None:
+    """Configuration of users for an own broker: the one beside the keys that the environment names."""
+    credentials = os.environ.get("STREAMFLOW_BROKER_CREDENTIALS")
+    if not credentials:
+        return None
+    from streamflow.broker.accounts import auth_file_of  # nats: 0.15 s
+
+    return auth_file_of(credentials)
+
+
+def make_plan(flow: Sealed, broker_url: str, ports: HeldPorts | None = None) -> Plan:
+    """The processes of `flow`. Without `ports` its gateway binds them by itself, and no other can take over from it."""
     # pydantic-settings takes 0.1 s, meanwhile the broker starts.
     from streamflow.broker.settings import BrokerSettings
 
     graph = Graph.from_dict(flow.graph)
-    task = Child("provision", f"{HERE}:provision", BrokerSettings(broker_url=broker_url), {"graph": flow.graph})
-    child = gateway_child(flow, broker_url)
+    task = Child("provision", f"{TASKS}:provision", BrokerSettings(broker_url=broker_url, **promised(flow)), {"graph": flow.graph})
+    child = gateway_child(flow.gateway, graph.flow, broker_url, flow.classes.get("", b""))
     child = replace(child, options={**child.options, "check_schemas": False})  # `check` below, before anybody is told that it serves
-    gateway = Place(child, Role.GATEWAY, "gateway", _seconds(flow.gateway.timeout_ready_ms))
-    places = [Place(task, Role.TASK, "provision", None), gateway]
+    places = [Place(task, Role.TASK, "provision", None), _gateway(flow, child, ports)]
     for executor in flow.executors:
-        places += _workers(executor, graph.flow, broker_url, flow.classes.get(executor.name, b""))
+        places += _workers(executor, graph, broker_url, flow.classes.get(executor.name, b""))
     floats = any(node.floating for node in graph.nodes)
-    settle = Place(replace(task, name="settle", target=f"{HERE}:settle"), Role.SETTLE, "settle") if floats else None
-    return Plan(tuple(places), settle, EARLY, LATE, partial(check_schemas, graph), GRACE_S)
+    waits = replace(task, name="settle", target=f"{TASKS}:settle")
+    return Plan(
+        tuple(places),
+        Place(waits, Role.SETTLE, "settle") if floats else None,
+        EARLY,
+        LATE,
+        partial(check_schemas, graph),
+        GRACE_S,
+        ports.close if ports is not None else lambda: None,
+        flow.origin.kind if flow.origin else "Flow",
+        flow.origin.path if flow.origin else "",
+        Place(replace(task, name="stage", options={**task.options, "current": False}), Role.TASK, "stage", None),
+        lambda gone: Place(replace(waits, options={**waits.options, "only": gone}), Role.TASK, "settle", None),
+        flow.sources,
+    )
+
+
+def _gateway(flow: Sealed, child: Child, ports: HeldPorts | None) -> Place:
+    """A gateway that another one can take over from, unless it is one of the user's own that binds its ports by itself."""
+    spec, settings = flow.gateway, cast(Any, child.settings)
+    ready_s = _seconds(spec.timeout_ready_ms)
+    if ports is None or not flow.takes_sockets:
+        return Place(child, Role.GATEWAY, "gateway", ready_s, handover=False, fingerprint=child)
+    inherited = [(each.host, each.port) for each in settings.listen if each.protocol != "grpc"]
+    if settings.admin_port:
+        inherited.append((settings.admin_host or settings.listen[0].host, settings.admin_port))
+    shared = [(each.host, each.port) for each in settings.listen if each.protocol == "grpc"]
+    held = ports.hold(inherited, shared)
+    heir = replace(child, settings=settings.model_copy(update={"held": held}), inherit=tuple(held.values()))
+    return Place(heir, Role.GATEWAY, "gateway", ready_s, fingerprint=heir)
+
+
+def promised(flow: Sealed) -> dict[str, Any]:
+    """The durability that the flow itself asks for, as a setting."""
+    return {"durability": flow.durability} if flow.durability else {}
 
 
 def check_schemas(graph: Graph, endpoints: Mapping[str, list[dict[str, Any]]]) -> None:
@@ -130,28 +124,30 @@ def check_schemas(graph: Graph, endpoints: Mapping[str, list[dict[str, Any]]]) -
     require_fitting_schemas(graph, {name: [EndpointInfo(**each) for each in offered] for name, offered in endpoints.items()})
 
 
-def gateway_child(flow: Sealed, broker_url: str, **more: Any) -> Child:
-    """The gateway's process; `more` are further fields of `GatewaySettings`."""
-    from streamflow.broker.settings import GatewaySettings, Listen
+def gateway_child(spec: GatewaySpec, flow: str, broker_url: str, sealed: bytes = b"", **more: Any) -> Child:
+    """The process of a gateway; `sealed` holds what `seal` took out of `spec`, `more` are further fields of `GatewaySettings`."""
+    from streamflow.broker.settings import GatewaySettings, Listen  # pydantic-settings, as above
 
-    spec = flow.gateway
     listen = [Listen.model_validate({"protocol": each.protocol, "host": spec.host, "port": each.port}) for each in spec.listen]
-    given = {each.name: getattr(spec, each.name) for each in fields(spec) if each.name not in _OF_SETTINGS}
-    changed = {name: value for name, value in given.items() if value != getattr(GatewaySpec(()), name)}
-    known: dict[str, Any] = {name: value for name, value in changed.items() if name in GatewaySettings.model_fields}
-    settings = GatewaySettings(
-        broker_url=broker_url, flow=flow.graph["flow"], listen=listen, timeout_send=spec.timeout_send_ms, **{**known, **more}
-    )
-    rest = {name: value for name, value in changed.items() if name not in known}
-    return Child("gateway", f"{HERE}:serve", settings, {"rest": rest}, flow.classes.get("", b""), spec.env)
+    given = {each.name: getattr(spec, each.name) for each in fields(spec) if each.name not in _NO_SETTINGS}
+    changed: dict[str, Any] = {name: value for name, value in given.items() if value != getattr(GatewaySpec(()), name)}
+    settings = GatewaySettings(broker_url=broker_url, flow=flow, listen=listen, timeout_send=spec.timeout_send_ms, **{**changed, **more})
+    options: dict[str, Any] = {"base_dir": str(spec.folder), "py_modules": spec.py_modules}
+    if not sealed:
+        options |= {"uses": spec.uses, "uses_with": dict(spec.uses_with)}
+    return Child("gateway", f"{TASKS}:serve", settings, options, sealed, spec.env, _logging(spec.options))
 
 
-def _workers(spec: ExecutorSpec, flow: str, broker_url: str, sealed: bytes) -> Iterator[Place]:
-    from streamflow.broker.settings import WorkerSettings
+def _logging(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in logs.OPTIONS if name in options}
+
+
+def _workers(spec: ExecutorSpec, graph: Graph, broker_url: str, sealed: bytes) -> Iterator[Place]:
+    from streamflow.broker.settings import WorkerSettings  # pydantic-settings, as above
 
     shared: dict[str, Any] = {
         "broker_url": broker_url,
-        "flow": flow,
+        "flow": graph.flow,
         "name": spec.name,
         "uses_with": dict(spec.uses_with),
         "uses_metas": dict(spec.uses_metas),
@@ -168,12 +164,19 @@ def _workers(spec: ExecutorSpec, flow: str, broker_url: str, sealed: bytes) -> I
         options["uses"] = spec.uses
     if spec.extra_search_paths:
         options["extra_search_paths"] = spec.extra_search_paths
+    if spec.where:
+        options["where"] = spec.where
+    if spec.options.get("reload"):
+        options["reload"] = True
+    node = {name: value for name, value in graph.node(spec.name).to_dict().items() if name not in _NOT_OF_WORKERS}
     for shard in range(spec.shards) if spec.shards > 1 else (-1,):
         for replica in range(spec.replicas):
             name = f"{spec.name}/rep-{replica}" if shard < 0 else f"{spec.name}/shard-{shard}/rep-{replica}"
             env = environment(spec.env, max(shard, 0) * spec.replicas + replica)
-            child = Child(name, f"{HERE}:work", WorkerSettings(**shared, replica=replica, shard=shard), options, sealed, env)
-            yield Place(child, Role.WORKER, spec.name, _seconds(spec.timeout_ready_ms))
+            settings = WorkerSettings(**shared, replica=replica, shard=shard)
+            child = Child(name, f"{TASKS}:work", settings, options, sealed, env, _logging(spec.options))
+            of_version = replace(child, options={**options, "flow_version": graph.version})
+            yield Place(of_version, Role.WORKER, spec.name, _seconds(spec.timeout_ready_ms), fingerprint=(child, node))
 
 
 def environment(given: Mapping[str, str], index: int) -> dict[str, str]:
@@ -187,77 +190,3 @@ def environment(given: Mapping[str, str], index: int) -> dict[str, str]:
 
 def _seconds(timeout_ready_ms: int) -> float | None:
     return None if timeout_ready_ms < 0 else timeout_ready_ms / 1000
-
-
-def work(
-    settings: Any,
-    *,
-    report: Report,
-    base_dir: str,
-    uses: Any = None,
-    uses_with: Mapping[str, Any] | None = None,
-    extra_search_paths: Sequence[str] = (),
-) -> int:
-    """A worker process of a local flow."""
-    from streamflow.workers import service  # docarray: 0.35 s
-
-    if uses_with:
-        settings = settings.model_copy(update={"uses_with": dict(uses_with)})
-    return int(service.run(settings, uses, report, base_dir, extra_search_paths))
-
-
-def serve(
-    settings: Any, *, report: Report, rest: Mapping[str, Any], uses: Any = None, check_schemas: bool = True, **_arguments: Any
-) -> int:
-    """The gateway process of a flow. `rest` is what the flow file says beyond the settings."""
-    from streamflow.gateway import service  # nats: 0.15 s
-
-    if uses is not None or "uses" in rest:
-        raise FlowError("gateway: uses: a gateway class of one's own does not run here yet; put a service of your own before the gateway")
-    for name in rest:
-        log.warning("gateway: %s has no effect yet", name)
-    for protocol in dict.fromkeys(listen.protocol for listen in settings.listen):
-        import_module(_SERVERS[protocol])  # now, while the broker starts and the workers load, and not once the flow is known
-    return int(service.run(settings, report=report, check_schemas=check_schemas))
-
-
-def provision(settings: Any, *, report: Report, graph: Mapping[str, Any]) -> int:
-    """The task that makes a flow known on its broker: streams, consumers, definition."""
-    from streamflow.broker import topology  # nats: 0.15 s
-
-    report("waiting", f"for the broker at {settings.broker_url}")
-    return _on_bus(settings, lambda bus: topology.provision(bus, Graph.from_dict(graph), settings))
-
-
-def settle(settings: Any, *, report: Report, graph: Mapping[str, Any]) -> int:
-    """The task that ends when every queue of the flow is empty and every request taken from one is settled."""
-    from streamflow.broker import topology  # nats: 0.15 s
-
-    async def wait(bus: Any) -> None:
-        consumers = [each for stream in topology.streams_of(Graph.from_dict(graph), settings) for each in stream.consumers]
-        while True:
-            infos = [await bus.api(f"CONSUMER.INFO.{each.stream}.{each.name}") for each in consumers]
-            if not any(info["num_pending"] + info["num_ack_pending"] for info in infos):
-                return
-            await asyncio.sleep(SETTLE_LOOK_S)
-
-    return _on_bus(settings, wait)
-
-
-def _on_bus(settings: Any, task: Callable[[Any], Coroutine[Any, Any, None]]) -> int:
-    """Run `task(bus)` on a connection of its own; a signal to stop cancels it."""
-    from streamflow.broker import lifecycle
-    from streamflow.broker.bus import Bus
-
-    async def work() -> None:
-        bus = await Bus.connect(settings, "supervisor")
-        try:
-            await task(bus)
-        finally:
-            await bus.close()
-
-    async def main(stop: lifecycle.Stop) -> int:
-        await stop.unless(work())
-        return stop.code
-
-    return lifecycle.run(main)

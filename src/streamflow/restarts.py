@@ -1,4 +1,4 @@
-"""When something that died is started again, and how its end is told."""
+"""That a process ended, how that is told, and when it is started again."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ FIRST_S = 0.1
 LONGEST_S = 10.0
 READY_LONGEST_S = 1.0
 STABLE_S = 30.0
+READY_STABLE_S = 3.0
 
 
 @dataclass(slots=True)
 class Backoff:
     """Waiting times of one process: 0.1 s, doubling to 10 s, from the start again once it has lived for 30 s.
 
-    What had become ready is needed, and was probably killed rather than broken: it waits a second at most.
+    What had become ready is needed, and was probably killed rather than broken: it waits a second at most, and after 3 s of life not
+    longer than the first time.
     """
 
     delay_s: float = 0.0
 
     def after(self, lived_s: float, *, was_ready: bool = False) -> float:
         """Seconds to wait before the next start of a process that lived `lived_s` seconds."""
-        fresh = self.delay_s == 0.0 or lived_s >= STABLE_S
+        fresh = self.delay_s == 0.0 or lived_s >= (READY_STABLE_S if was_ready else STABLE_S)
         self.delay_s = FIRST_S if fresh else min(2 * self.delay_s, READY_LONGEST_S if was_ready else LONGEST_S)
         return self.delay_s
 
@@ -37,3 +39,12 @@ def describe_exit(status: int) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
+
+
+def ended(pid: int) -> int | None:
+    """Wait status of `pid` when it has ended; it is no zombie any more then."""
+    try:
+        found, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return 0
+    return status if found else None

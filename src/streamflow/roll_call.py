@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from streamflow.broker import bucket, lifecycle, subjects
+from streamflow.broker.accounts import settings_for
 from streamflow.broker.announce import Announcement, State
 from streamflow.broker.bus import Bus
 from streamflow.broker.errors import InvalidInput, StreamflowError, Unavailable
 from streamflow.broker.lifecycle import Stop
+from streamflow.broker.permissions import Role
 from streamflow.broker.settings import BrokerSettings
 
 
@@ -29,7 +31,8 @@ def check(url: str, flow: str, executor: str, timeout_s: float) -> None:
 
 
 async def _check(url: str, flow: str, executor: str, timeout_s: float) -> None:
-    bus = await Bus.connect(BrokerSettings(broker_url=url, connect_wait_s=timeout_s), "ping")
+    settings = settings_for(BrokerSettings(broker_url=url, connect_wait_s=timeout_s), Role.CLIENT, flow)
+    bus = await Bus.connect(settings, "ping")
     try:
         graph = await bucket.load_graph(bus, flow)
         missing = {graph.node(executor).name} if executor else {node.name for node in graph.nodes if not node.external}

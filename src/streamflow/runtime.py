@@ -19,7 +19,7 @@ from streamflow.broker.errors import Code, RuntimeFailToStart
 
 from .events import Event, Kind, StartFailed
 from .job import Job
-from .plan import seal
+from .sealing import seal
 from .spawn import with_own_package
 
 log = logging.getLogger(__name__)
@@ -74,8 +74,7 @@ class LocalRuntime:
 
     def start(self, timeout_s: float | None = None) -> None:
         """Start everything and wait until it is ready. Raises `RuntimeFailToStart` naming the executor and the cause; nothing runs then."""
-        quiet = bool(getattr(self._spec, "options", {}).get("quiet"))
-        job = Job.here(self._factory, pickle.dumps(self._seal(self._spec)), quiet=quiet).to_bytes()
+        job = Job.here(self._factory, pickle.dumps(self._seal(self._spec)), getattr(self._spec, "options", None)).to_bytes()
         told = self._launch(job)
         self._reader = threading.Thread(target=self._read, args=(told,), name="streamflow-events", daemon=True)
         self._reader.start()
@@ -99,7 +98,7 @@ class LocalRuntime:
         """Start the supervisor and hand it the job. Returns the descriptor its events come from."""
         take, self._owner = os.pipe()
         told, tell = os.pipe()
-        command = [sys.executable, "-m", "streamflow.supervisor", str(take), str(tell)]
+        command = [sys.executable, "-m", "streamflow.supervise", str(take), str(tell)]
         # A process group of its own: Ctrl-C reaches this script, which then drains, and not everybody at once.
         self._process = subprocess.Popen(command, pass_fds=(take, tell), process_group=0, stdin=subprocess.DEVNULL, env=with_own_package())
         os.close(take)

@@ -46,6 +46,8 @@ class Child:
     options: Mapping[str, Any] = field(default_factory=dict)
     sealed: bytes = b""
     env: Mapping[str, str] = field(default_factory=dict)
+    logging: Mapping[str, Any] = field(default_factory=dict)  # `logs.OPTIONS` of its own, over those of the supervisor
+    inherit: tuple[int, ...] = ()  # descriptors of the supervisor that it shares, under the same numbers
 
 
 @dataclass(slots=True)
@@ -95,21 +97,22 @@ def fork(child: Child) -> Process:
 def _in_fork(child: Child, pipe: int, parent: int) -> NoReturn:
     code = EXIT_FAILED
     try:
-        _become_child(pipe, parent)
+        _become_child({pipe, *child.inherit}, parent)
         code = run(child, pipe)
     finally:
         _leave(code)
 
 
-def _become_child(pipe: int, parent: int) -> None:
+def _become_child(kept: set[int], parent: int) -> None:
     os.setpgid(0, 0)
     signal.set_wakeup_fd(-1)
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # Objects of the supervisor that own these descriptors stay referenced by its frames below ours, so none is ever closed a second time.
-    os.closerange(3, pipe)
-    os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX"))
+    ends = [*sorted(kept), os.sysconf("SC_OPEN_MAX")]
+    for before, end in zip([2, *ends], ends, strict=False):
+        os.closerange(before + 1, end)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
@@ -135,7 +138,7 @@ def run(child: Child, pipe: int) -> int:
     report = PipeReport(pipe)
     try:
         os.environ.update(child.env)
-        logs.rename(child.name)
+        logs.rename(child.name, child.logging)
         module, _, name = child.target.partition(":")
         function = getattr(import_module(module), name)
         return int(function(child.settings, report=report, **child.options, **_unseal(child.sealed)))
@@ -174,7 +177,7 @@ def spawn(child: Child) -> Process:
     give, take = os.pipe()
     command = [sys.executable, "-m", "streamflow.spawn", str(give), str(write), str(os.getpid())]
     popen = subprocess.Popen(
-        command, pass_fds=(give, write), process_group=0, stdin=subprocess.DEVNULL, env={**with_own_package(), **child.env}
+        command, pass_fds=(give, write, *child.inherit), process_group=0, stdin=subprocess.DEVNULL, env={**with_own_package(), **child.env}
     )
     os.close(give)
     os.close(write)

@@ -22,6 +22,7 @@ class Wake(Enum):
     STOP = "asked to stop"
     INTERRUPT = "Ctrl-C"
     ORPHAN = "the owner is gone"
+    RESTART = "SIGHUP: replace all processes, one after the other"
 
 
 class Watch:
@@ -34,6 +35,7 @@ class Watch:
     def __init__(self, owner: int | None = None) -> None:
         self._owner = owner
         self._parent = os.getppid()
+        self._had_terminal = _has_terminal()
         self._pidfd = -1
         self._selector = selectors.DefaultSelector()
         self._signals, self._wakeup = socket.socketpair()
@@ -95,8 +97,13 @@ class Watch:
         numbers = self._signals.recv(4096)
         if signal.SIGCHLD in numbers:
             yield Wake.CHILD
-        yield from (Wake.STOP for number in numbers if number in (signal.SIGTERM, signal.SIGHUP))
+        yield from (Wake.STOP for number in numbers if number == signal.SIGTERM)
+        yield from (Wake.STOP if self._hung_up() else Wake.RESTART for number in numbers if number == signal.SIGHUP)
         yield from (Wake.INTERRUPT for number in numbers if number == signal.SIGINT)
+
+    def _hung_up(self) -> bool:
+        """Whether SIGHUP means that the terminal is gone, in which this was started."""
+        return self._had_terminal and not _has_terminal()
 
     def _told(self, descriptor: int) -> Iterator[Wake]:
         """The owner's pipe or the parent's pidfd became readable. After an end there is nothing more to hear on it."""
@@ -107,6 +114,14 @@ class Watch:
                 return
         self._selector.unregister(descriptor)
         yield Wake.ORPHAN
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:

@@ -6,16 +6,19 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from streamflow.broker.server import EmbeddedBroker, free_port
 from tests.e2e.checker import Done, Load, Seen, check, nothing_left, stream_states
 from tests.e2e.programs import Program, Programs, broker_of, flow_file, step
+
+from .recorded import JobBeside
 
 MARK = "+"
 READY = r"(?m)^ready"
@@ -75,7 +78,27 @@ async def every(period_s: float, act: Callable[[], Awaitable[None]]) -> AsyncIte
             await asyncio.sleep(period_s)
             await act()
 
-    task = asyncio.create_task(again())
+    async with beside(again()):
+        yield
+
+
+@asynccontextmanager
+async def at_random(least_s: float, most_s: float, chance: random.Random, act: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """`every`, with a time between `least_s` and `most_s` before each."""
+
+    async def again() -> None:
+        while True:
+            await asyncio.sleep(chance.uniform(least_s, most_s))
+            await act()
+
+    async with beside(again()):
+        yield
+
+
+@asynccontextmanager
+async def beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """`work` until the block ends; what it raises ends the test."""
+    task = asyncio.create_task(work)
     try:
         yield
     finally:
@@ -174,7 +197,9 @@ async def ready(program: Program) -> None:
     await asyncio.to_thread(program.wait_for, READY)
 
 
-async def workers_drained(programs: Programs, broker: EmbeddedBroker, requests: int, times: int, every_s: float) -> Figures:
+async def workers_drained(
+    programs: Programs, broker: EmbeddedBroker, requests: int, times: int, every_s: float, limit_s: float = 240.0
+) -> Figures:
     """SIGTERM to one worker again and again while two or more others go on: no request fails, none runs twice."""
     parts = Parts(programs, broker, pause_s=0.002)
     _, url = parts.gateway()
@@ -190,7 +215,7 @@ async def workers_drained(programs: Programs, broker: EmbeddedBroker, requests: 
         ended.append(await asyncio.to_thread(workers.pop(0).stop))
 
     load = Load(url)
-    wanted = Until(requests, lambda: len(ended) == times)
+    wanted = Until(requests, lambda: len(ended) == times, limit_s)
     async with every(every_s, drain_oldest):
         seconds = await load.run(wanted)
     assert set(ended) == {0}, f"exit codes {ended}"
@@ -266,11 +291,23 @@ async def accepted(broker_url: str, ledger: Path, requests: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def broker_killed(programs: Programs, broker: EmbeddedBroker, requests: int, times: int, every_s: float, seed: int) -> Figures:
-    """The broker dies by kill -9 and comes back after up to a second: every request is answered, service resumes within 2 s."""
+async def broker_killed(
+    programs: Programs,
+    broker: EmbeddedBroker,
+    requests: int,
+    times: int,
+    every_s: float,
+    seed: int,
+    *,
+    job_inputs: int = 0,
+    limit_s: float = 240.0,
+) -> Figures:
+    """The broker dies by kill -9 and comes back after up to a second: every request is answered, service resumes within 2 s. Of
+    `job_inputs` that run beside the requests each has one recorded result."""
     parts = Parts(programs, broker, pause_s=0.002)
     _, url = parts.gateway()
     parts.workers(2)
+    job = await JobBeside.submit(broker.url, "parts", job_inputs) if job_inputs else None
     chance = random.Random(seed)
     back: list[float] = []
     opened = 0.0
@@ -291,10 +328,12 @@ async def broker_killed(programs: Programs, broker: EmbeddedBroker, requests: in
         opened = time.monotonic()
 
     load = Load(url, on_answer=answered)
-    wanted = Until(requests, lambda: len(back) == times)
+    wanted = Until(requests, lambda: len(back) == times, limit_s)
     async with every(every_s, restart):
         seconds = await load.run(wanted)
-    more = f", service back {', '.join(f'{each:.2f}' for each in back)} s after the port opened"
+    more = f", service back {max(back):.2f} s (longest of {len(back)}) after the port opened"
+    if job is not None:
+        more += f", {await job.all_recorded(parts.ledger)}"
     figures = await finish("broker killed", load, parts.ledger, broker.url, wanted.sent, seconds, times, more)
     assert max(back) <= 2.0, str(figures)
     return figures

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Callable
 
 import pytest
@@ -12,9 +10,9 @@ from streamflow.broker.server import EmbeddedBroker
 from tests.e2e.programs import Programs
 
 from . import scenarios
+from .sizes import LIMIT_S, SEED
 
-SEED = int(os.environ.get("CHAOS_SEED", secrets.randbelow(1 << 31)))
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(LIMIT_S), pytest.mark.feature("ER-08", "QU-07")]
 Say = Callable[[str], None]
 
 

@@ -22,6 +22,8 @@ from streamflow.gateway.dispatch import Call
 from streamflow.workers.executor import Executor, requests
 from tests.running import running
 
+pytestmark = pytest.mark.feature("FL-04", "FL-06")
+
 FLOWS = int(os.environ.get("STREAMFLOW_FLOWS", "15"))
 SEED = int(os.environ.get("STREAMFLOW_SEED", "20261120"))
 

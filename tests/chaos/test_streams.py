@@ -17,9 +17,9 @@ from tests.e2e.programs import Programs
 from tests.e2e.streams import WAYS, executor, read, serve
 
 from .scenarios import every
-from .test_chaos import SEED
+from .sizes import SEED
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.feature("EX-14")]
 ENDPOINTS = ("/say", "/tell")
 
 

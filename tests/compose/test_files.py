@@ -32,6 +32,7 @@ def test_every_role_drains_before_it_is_killed(name: str) -> None:
     assert seconds(service["stop_grace_period"]) > int(service["environment"]["STREAMFLOW_DRAIN_S"])
 
 
+@pytest.mark.feature("HC-05")
 @pytest.mark.parametrize("name", SERVICES)
 def test_every_service_is_restarted_checked_and_has_no_rights_to_spare(name: str) -> None:
     service = SERVICES[name]
@@ -105,6 +106,7 @@ def test_names_ports_and_paths_become_local_ones(tmp_path: Any) -> None:
     assert local("/data") == str(tmp_path / "volumes" / "data")
 
 
+@pytest.mark.feature("EX-01")
 def test_the_sample_executors_work_as_plain_objects_and_remember(tmp_path: Any) -> None:
     encoder: Any = SimpleNamespace(**runpy.run_path(str(COMPOSE / "encoder" / "executor.py")))
     indexer: Any = SimpleNamespace(**runpy.run_path(str(COMPOSE / "indexer" / "executor.py")))

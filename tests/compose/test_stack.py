@@ -15,7 +15,7 @@ from .engine import NoEngine, start_engine
 from .processes import ProcessStack
 from .stack import Stack, post
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.feature("CN-12", "CN-03")]
 
 ADJECTIVES = ("red", "green", "blue", "black", "white", "old", "new", "small", "large", "cheap")
 NOUNS = ("shoe", "jacket", "lamp", "table", "bicycle", "umbrella", "kettle", "violin", "carpet", "mirror")
@@ -85,7 +85,7 @@ def eventually(check: Callable[[], Any], within_s: float = 60.0) -> None:
         time.sleep(0.2)
 
 
-def test_hundred_texts_are_indexed_while_an_encoder_crashes(stack: Stack) -> None:
+def test_t20_hundred_texts_are_indexed_while_an_encoder_crashes(stack: Stack) -> None:
     batches = range(0, 100, 10)
     with ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(index, stack, TEXTS[first : first + 10], first) for first in batches]

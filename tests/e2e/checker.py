@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -35,6 +35,7 @@ class Load:
     timeout_s: float = 60.0
     seen: list[Seen] = field(default_factory=list)
     on_answer: Callable[[Seen], None] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
 
     async def run(self, names: Iterable[str]) -> float:
         """Send one request per name. Returns the seconds it took."""
@@ -55,7 +56,7 @@ class Load:
     async def _ask(self, session: aiohttp.ClientSession, name: str) -> Seen:
         started = monotonic()
         try:
-            async with session.post(self.url, json={"data": [{"id": name, "text": name}]}) as response:
+            async with session.post(self.url, json={"data": [{"id": name, "text": name}]}, headers=self.headers) as response:
                 return _seen(name, response.status, await response.read(), monotonic() - started)
         except (aiohttp.ClientError, TimeoutError) as error:
             return Seen(name, 0, detail=repr(error), seconds=monotonic() - started)
@@ -124,10 +125,69 @@ async def stream_states(broker_url: str) -> dict[str, dict[str, Any]]:
                 await _api(client, f"CONSUMER.INFO.{name}.{one}") for one in await _names(client, f"CONSUMER.NAMES.{name}", "consumers")
             ]
             unsettled = sum(one["num_ack_pending"] + one["num_pending"] for one in consumers)
-            found[name] = {"messages": info["state"]["messages"], "config": info["config"], "unsettled": unsettled}
+            found[name] = {
+                "messages": info["state"]["messages"],
+                "config": info["config"],
+                "unsettled": unsettled,
+                "consumers": len(consumers),
+            }
         return found
     finally:
         await client.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The stored results of one job: how often each input has one, and how many of them are failures."""
+
+    times: Counter[str]
+    failures: int
+
+    def check_count(self, number: int) -> None:
+        """One for each of `number` requests, whose names the gateway chose."""
+        repeated = [name for name, times in self.times.items() if times != 1]
+        assert not repeated, f"{len(repeated)} results were recorded more than once, such as {repeated[:3]}"
+        assert len(self.times) == number, f"{len(self.times)} results of {number} requests"
+        assert not self.failures, f"{self.failures} failures were recorded"
+
+    def check(self, names: Iterable[str]) -> None:
+        """Exactly one for each of `names`, and no failure."""
+        wanted = Counter(names)
+        missing, extra = wanted - self.times, self.times - wanted
+        assert not missing, f"{missing.total()} results are missing, such as {list(missing)[:5]}"
+        assert not extra, f"{extra.total()} results too many, such as {list(extra)[:5]}"
+        assert not self.failures, f"{self.failures} failures were recorded"
+
+
+async def recorded(broker_url: str, job: str) -> Recorded:
+    """What the results streams hold of `job`, by the last token of the subject (its number)."""
+    client = await nats.connect(broker_url)
+    times: Counter[str] = Counter()
+    failures = 0
+    try:
+        for name in await _names(client, "STREAM.NAMES", "streams"):
+            if name.endswith("_results"):
+                async for subject, count in _subjects(client, name, job):
+                    if ".failed." in subject:
+                        failures += count
+                    else:
+                        times[subject.rsplit(".", 1)[1]] += count
+    finally:
+        await client.close()
+    return Recorded(times, failures)
+
+
+async def _subjects(client: Any, stream: str, job: str) -> AsyncIterator[tuple[str, int]]:
+    """The subjects of `job` in a stream, each with its number of messages, page by page (STREAM.INFO, `subjects_filter`)."""
+    offset, total = 0, 1
+    while offset < total:
+        question = json.dumps({"subjects_filter": f"sf.*.*.{job}.*", "offset": offset}).encode()
+        answer = json.loads((await client.request(f"$JS.API.STREAM.INFO.{stream}", question, timeout=10)).data)
+        found: dict[str, int] = answer["state"].get("subjects") or {}
+        total = int(answer.get("total") or len(found))
+        for subject, count in found.items():
+            yield subject, count
+        offset += max(1, len(found))
 
 
 async def _names(client: Any, subject: str, key: str) -> list[str]:
@@ -141,12 +201,16 @@ async def _api(client: Any, subject: str) -> dict[str, Any]:
     return found
 
 
+KEPT = ("_results", "_jobs")  # what jobs leave behind is no work
+
+
 async def nothing_left(broker_url: str, timeout_s: float = 15.0) -> None:
     """Every queue of work is empty, every delivery settled, nothing was quarantined."""
     limit = monotonic() + timeout_s
     while True:
         states = await stream_states(broker_url)
-        left = {name: state for name, state in states.items() if not name.startswith("KV_") and (state["messages"] or state["unsettled"])}
+        queues = {name: state for name, state in states.items() if not name.startswith("KV_") and not name.endswith(KEPT)}
+        left = {name: state for name, state in queues.items() if state["messages"] or state["unsettled"]}
         if not left:
             return
         assert monotonic() < limit, (

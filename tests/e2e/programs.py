@@ -154,9 +154,9 @@ def broker_of(program: Program) -> str:
     return program.wait_for(r'"broker": "(nats://[^"]+)"')[1]
 
 
-def step(name: str, *, replicas: int = 1, **options: Any) -> dict[str, Any]:
-    """One executor of a flow file: a `Step`."""
-    return {"name": name, "replicas": replicas, "uses": {"jtype": "Step", "py_modules": [str(STEPS)], "with": options}}
+def step(name: str, *, replicas: int = 1, kind: str = "Step", **options: Any) -> dict[str, Any]:
+    """One executor of a flow file: a `Step`, or another `kind` of steps.py."""
+    return {"name": name, "replicas": replicas, "uses": {"jtype": kind, "py_modules": [str(STEPS)], "with": options}}
 
 
 def flow_file(folder: Path, name: str, executors: list[dict[str, Any]], protocols: tuple[str, ...] = ("http",), **options: Any) -> Path:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from streamflow.broker.server import EmbeddedBroker
 from tests.chaos import scenarios
 
 from .programs import Programs
 
+pytestmark = pytest.mark.feature("ER-08", "QU-07")
+
 SEED = 20261120
 Say = Callable[[str], None]
 
 
+@pytest.mark.feature("QU-01", "SC-01")
 async def test_a_worker_added_takes_its_share(programs: Programs, own_broker: EmbeddedBroker, say: Say) -> None:
     say(str(await scenarios.worker_added(programs, own_broker)))
 

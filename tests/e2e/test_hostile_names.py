@@ -36,9 +36,9 @@ DOCS = [Item(id="d", text="t")]
 # What may pass over the broker while the flow serves: our subjects, inboxes, acks, pulls and direct gets; nothing else.
 GRAMMAR = re.compile(
     r"sf\.[A-Za-z0-9_-]{1,64}\.(ctl\.(announce|hello|cancel|graph)|[A-Za-z0-9_-]{1,64}\.(now|bulk)\.[A-Za-z0-9_-]{1,64})"
-    r"|sf\.reply\.[a-z0-9]+\.[a-z0-9]+|sf\.fuzz\.blob\.[0-9a-f]{32}\.\d+|sf\.fuzz\.dead\.(one|two)"
+    r"|sf\.reply\.fuzz\.[a-z0-9]+\.[a-z0-9]+|sf\.fuzz\.blob\.[0-9a-f]{32}\.\d+|sf\.fuzz\.dead\.(one|two)"
     r"|_INBOX\.[A-Za-z0-9]+(\.[A-Za-z0-9]+)?|\$JS\.ACK\.sf_fuzz_(one|two)\.now(\.\d+){5}"
-    r"|\$JS\.API\.CONSUMER\.MSG\.NEXT\.sf_fuzz_(one|two)\.now|\$JS\.API\.STREAM\.PURGE\.(sf_fuzz_blobs|KV_sf_fuzz)"
+    r"|\$JS\.API\.CONSUMER\.MSG\.NEXT\.sf_fuzz_(one|two)\.(now|bulk)|\$JS\.API\.STREAM\.INFO\.KV_sf_fuzz"
     r"|\$JS\.API\.DIRECT\.GET\.[A-Za-z_]+(\.[A-Za-z0-9_$.-]+)?|\$KV\.sf_fuzz\.[A-Za-z0-9_.-]+"
 )
 

@@ -14,6 +14,8 @@ from .executors.steps import Item
 from .programs import Program, Programs, broker_of, flow_file, step
 from .wires import WAYS
 
+pytestmark = pytest.mark.feature("GW-01", "GW-02", "DC-05")
+
 TEXTS = ["", "plain", "Grüße, 世界 \U0001f600", 'quote " and \\ back', "line\nbreak\ttab", "a" * 5000, "\x7f\u2028", "0"]
 DOCS = [Item(id=f"doc{at}", text=text, number=at * 1000, tags=[text[:3]] * at) for at, text in enumerate(TEXTS)]
 EXPECTED = [{"id": doc.id, "text": doc.text + "123", "number": doc.number, "tags": doc.tags} for doc in DOCS]

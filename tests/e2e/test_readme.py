@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from streamflow.broker.server import free_port
 
 from .programs import ROOT, Program, Programs, environment_of, until
@@ -110,6 +112,7 @@ def test_everything_on_this_machine(programs: Programs) -> None:
     assert_counted(run_in_root(["python", "examples/client.py", f"http://127.0.0.1:{port}"]))
 
 
+@pytest.mark.feature("CI-01", "CI-04", "QU-01")
 def test_piece_by_piece(programs: Programs) -> None:
     ports = Ports()
     lines = [words for words in commands(ports(one("bash", *PIECES))) if words[1] != "flow"]

@@ -18,6 +18,8 @@ from .executors.steps import Item
 from .programs import Program, Programs, broker_of, flow_file, step
 from .wires import UNARY, as_message, from_message
 
+pytestmark = pytest.mark.feature("DC-04")
+
 KIB = 1024
 SPREAD = (-64, -63, -33, -32, -31, -17, -16, -8, -4, -2, -1, 0, 1, 2, 4, 8, 16, 31, 32, 33, 63, 64)
 INLINE_BYTES = 512 * KIB  # above it a body goes through the object store

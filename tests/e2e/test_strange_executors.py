@@ -11,6 +11,8 @@ from .checker import nothing_left
 from .executors.strange import KINDS
 from .programs import ROOT, Programs, addresses_of, broker_of, flow_file
 
+pytestmark = pytest.mark.feature("EX-15")
+
 FILE = Path(__file__).with_name("executors") / "strange.py"
 ANSWER_S = 5.0
 

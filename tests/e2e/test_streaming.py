@@ -30,6 +30,7 @@ def flow(module_programs: Programs) -> Served:
     return serve(module_programs, "talking", executor("one", "Mark", mark="+"), executor("two", "Mark", mark="!"))
 
 
+@pytest.mark.feature("EX-14", "CL-09", "GW-16", "PR-06")
 @pytest.mark.parametrize("endpoint", SAYS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_every_protocol_streams_through_three_executors(flow: Served, way: str, endpoint: str) -> None:
@@ -38,7 +39,8 @@ async def test_every_protocol_streams_through_three_executors(flow: Served, way:
         assert [(doc["text"], doc["number"]) for doc in found] == [("w+!", number) for number in range(n)]
 
 
-def test_a_hundred_documents_and_a_growing_sentence(programs: Programs) -> None:
+@pytest.mark.feature("EX-14", "CL-09", "GW-16")
+def test_t14_t15_a_hundred_documents_and_a_growing_sentence(programs: Programs) -> None:
     """What Jina's documentation shows (T-14, T-15), with our synchronous client over each protocol."""
     addresses = serve(programs, "shown").addresses
     for scheme, protocol in (("grpc", "grpc"), ("http", "http"), ("ws", "websocket")):
@@ -65,6 +67,7 @@ async def test_a_document_arrives_while_its_endpoint_computes_on(flow: Served, w
     assert statistics.median(took) < 0.05, took
 
 
+@pytest.mark.feature("QU-08", "GW-16")
 @pytest.mark.parametrize("endpoint", SAYS)
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_client_that_leaves_ends_the_generator_within_a_second(flow: Served, way: str, endpoint: str) -> None:
@@ -159,6 +162,7 @@ async def test_an_error_in_the_middle_is_told_after_what_came_before(flow: Serve
     assert found == list(range(40))
 
 
+@pytest.mark.feature("ER-04")
 @pytest.mark.parametrize("protocol", ["grpc", "http", "websocket"])
 async def test_a_deadline_in_the_middle_is_told(flow: Served, protocol: str) -> None:
     word, found = f"late-{protocol}", []

@@ -68,6 +68,7 @@ def test_a_typo_is_shown_with_file_line_and_the_right_word(programs: Programs) -
     assert time.monotonic() - started < 5
 
 
+@pytest.mark.feature("EX-26")
 def test_a_missing_executor_class_is_named(programs: Programs) -> None:
     file = write(programs.folder, executor("Stepp"))
     failing(programs.streamflow("flow", "--uses", str(file)), USAGE, "encoder", "'Stepp'", "did you mean 'Step'?")
@@ -77,6 +78,7 @@ def test_a_missing_file_is_named(programs: Programs) -> None:
     failing(programs.streamflow("flow", "--uses", "nowhere.yml"), USAGE, "nowhere.yml", "No such file")
 
 
+@pytest.mark.feature("ER-01")
 def test_an_executor_that_cannot_be_made_is_named_with_its_cause(programs: Programs) -> None:
     file = write(programs.folder, executor("Raising"))
     failing(

@@ -20,6 +20,8 @@ import yaml
 from streamflow.broker.server import EmbeddedBroker, free_port
 from streamflow.flow import Flow
 
+pytestmark = pytest.mark.feature("CN-01")
+
 LIMIT_S = 30.0
 EXECUTOR = """
 from docarray import BaseDoc, DocList

@@ -14,6 +14,8 @@ from streamflow import Executor, Flow, requests
 from streamflow.broker.errors import ExecutorError, Unavailable
 from streamflow.broker.server import EmbeddedBroker, free_port
 
+pytestmark = pytest.mark.feature("FL-33")
+
 
 class Inner(BaseDoc):
     number: int
@@ -80,6 +82,7 @@ def far(request: pytest.FixtureRequest) -> Iterator[Flow]:
         yield flow
 
 
+@pytest.mark.feature("EX-32", "DP-12")
 def test_an_executor_behind_another_gateway_is_used_like_an_own_one(far: Flow) -> None:
     scheme = {"grpc": "grpc", "http": "http", "websocket": "ws"}[str(far.protocol)]
     with Flow().add(uses=Near, name="near").add(name="ext", external=True, host=f"{scheme}://127.0.0.1", port=far.port) as flow:
@@ -97,12 +100,14 @@ def test_an_address_where_nobody_answers_is_unavailable_and_named() -> None:
         flow.post("/shout", Text())
 
 
+@pytest.mark.feature("SC-08")
 def test_of_several_addresses_those_that_answer_are_used(far: Flow) -> None:
     hosts = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{far.port}"]
     with Flow().add(name="ext", external=True, host=hosts, protocol=str(far.protocol)) as flow:
         check(flow, is_json=far.protocol == "http")
 
 
+@pytest.mark.feature("EX-32")
 def test_an_executor_of_another_flow_on_the_same_broker_is_used_like_an_own_one(broker: EmbeddedBroker) -> None:
     there = Flow(name="there", broker=broker.url).add(uses=Far, name="far")
     here = Flow(name="here", broker=broker.url).add(uses=Near, name="near")

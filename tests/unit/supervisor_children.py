@@ -37,6 +37,9 @@ class Sleeper:
 
     def wait_ready(self) -> None: ...
 
+    def has_lost_its_disk(self) -> bool:
+        return False
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
@@ -86,13 +89,22 @@ def _misbehave(settings: dict[str, Any], report: Any) -> None:
     if settings.get("crash_after_first") and marker.exists():
         os._exit(7)
     marker.touch()
-    if settings.get("never_ready"):
+    again = _times_started(settings) > 1
+    if again and settings.get("only_once"):
+        raise ValueError("only once")
+    time.sleep(settings.get("loads_s", 0.0))
+    if settings.get("never_ready") or (again and settings.get("late_again")):
         signal.sigwait({signal.SIGTERM})
         os._exit(0)
     if "error" in settings:
         raise ValueError(settings["error"])
     if "exit" in settings:
         os._exit(settings["exit"])
+
+
+def _times_started(settings: dict[str, Any]) -> int:
+    lines = map(json.loads, Path(settings["diary"]).read_text().splitlines())
+    return sum(line["name"] == settings["name"] and line["what"] == "started" for line in lines)
 
 
 def once(settings: dict[str, Any], *, report: Any) -> int:
@@ -122,4 +134,4 @@ def _place(diary: str, child: dict[str, Any]) -> Place:
     role = Role(child.get("role", "worker"))
     target = child.get("target", f"{__name__}:{'once' if role in (Role.TASK, Role.SETTLE) else 'serve'}")
     running = Child(child["name"], target, {**child, "diary": diary}, sealed=child.get("sealed", b""), env=child.get("env", {}))
-    return Place(running, role, child["name"].partition("/")[0], child.get("ready_s", 20.0))
+    return Place(running, role, child["name"].partition("/")[0], child.get("ready_s", 20.0), handover=child.get("handover", True))

@@ -14,16 +14,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from streamflow._version import __version__
 from streamflow.broker import exit_codes
 from streamflow.broker.server import EmbeddedBroker, free_port
-from streamflow.cli.app import cli, main
+from streamflow.cli.app import COMMANDS, cli, main
 
-COMMANDS = ("flow", "deployment", "gateway", "worker", "broker", "ping", "hello")
-GROUPS = ("export",)
 LIMIT_S = 60
 
 
@@ -34,14 +33,26 @@ def streamflow(*arguments: str, **environment: str) -> subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, env=env, check=False, timeout=LIMIT_S)
 
 
-def test_help_costs_less_than_a_third_of_a_second_of_cpu() -> None:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = streamflow("--help")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+def cpu_s(*arguments: str) -> float:
+    """CPU seconds of the command line, the least of three: what it costs on a busy machine too."""
+    found = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert streamflow(*arguments).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(found)
 
-    assert done.returncode == 0
-    assert all(f"\n  {command} " in done.stdout for command in (*COMMANDS, *GROUPS))
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.3
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_help_and_version_cost_less_than_150_ms(argument: str) -> None:
+    assert cpu_s(argument) < 0.15
+
+
+def test_help_lists_every_command() -> None:
+    done = streamflow("--help")
+
+    assert all(f"\n  {name} " in done.stdout and lazy.short_help in done.stdout for name, lazy in COMMANDS.items())
 
 
 def test_help_documents_every_exit_code() -> None:
@@ -50,27 +61,56 @@ def test_help_documents_every_exit_code() -> None:
     assert all(f"{code}" in text and meaning in text for code, meaning in exit_codes.TEXTS.items())
 
 
+@pytest.mark.feature("EV-01")
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_flag_is_an_environment_variable_too(command: str) -> None:
-    flags = [each for each in cli.commands[command].params if each.param_type_name == "option" and each.name != "help"]
+    loaded = COMMANDS[command].load()
+    flags = [each for each in loaded.params if each.param_type_name == "option" and each.name != "help"]
 
-    assert flags
+    assert flags or isinstance(loaded, click.Group)
     assert all(str(each.envvar).startswith("STREAMFLOW_") for each in flags)
 
 
-def test_a_command_imports_nothing_heavy_before_it_runs() -> None:
-    heavy = "{'docarray', 'numpy', 'fastapi', 'grpc', 'nats', 'pydantic'}"
-    code = f"import sys; from streamflow.cli import main; main(['flow', '--help']); print(sorted({heavy} & set(sys.modules)))"
+@pytest.mark.parametrize(
+    ("arguments", "too_heavy"),
+    [
+        (["--help"], {"docarray", "numpy", "fastapi", "grpc", "nats", "pydantic", "rich"}),
+        (["--version"], {"docarray", "numpy", "fastapi", "grpc", "nats", "pydantic", "rich"}),
+        (["hello", "--help"], {"docarray", "numpy", "sklearn"}),
+        (["flow", "--help"], {"docarray", "numpy", "fastapi", "grpc", "nats"}),
+        (["worker", "--help"], {"docarray", "numpy", "fastapi", "grpc", "nats"}),
+        (["gateway", "--help"], {"docarray", "numpy", "fastapi"}),
+    ],
+)
+def test_help_imports_nothing_heavy(arguments: list[str], too_heavy: set[str]) -> None:
+    code = f"import sys; from streamflow.cli import main; main({arguments}); print(sorted({too_heavy} & set(sys.modules)))"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True, timeout=LIMIT_S)
 
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_every_command_is_the_one_it_is_listed_as() -> None:
+    for name, lazy in COMMANDS.items():
+        assert lazy.load().name == name
+
+
+@pytest.mark.feature("CI-11")
+def test_completion_imports_no_command() -> None:
+    at_exit = "atexit.register(lambda: print('streamflow.cli.flow' in sys.modules))"
+    code = f"import atexit, sys; {at_exit}; from streamflow.cli import main; main()"
+    variables = {"_STREAMFLOW_COMPLETE": "bash_complete", "COMP_WORDS": "streamflow fl", "COMP_CWORD": "1"}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), **variables}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True, timeout=LIMIT_S)
+
+    assert done.stdout.splitlines() == ["plain,flow", "False"]
+
+
 def test_version_is_printed() -> None:
     assert CliRunner().invoke(cli, ["--version"]).output == f"streamflow, version {__version__}\n"
 
 
+@pytest.mark.feature("CI-08")
 def test_full_version_lists_components_and_variables_with_secrets_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMFLOW_BROKER_URL", "nats://user:hunter2@10.0.0.1:4222")
     monkeypatch.setenv("STREAMFLOW_API_TOKEN", "hunter2")
@@ -80,7 +120,7 @@ def test_full_version_lists_components_and_variables_with_secrets_masked(monkeyp
     assert result.exit_code == 0
     assert lines["streamflow"] == __version__
     assert lines["nats-py"][0].isdigit()
-    assert lines["STREAMFLOW_CREDENTIALS"] == "(unset)"
+    assert lines["STREAMFLOW_BROKER_CREDENTIALS"] == "(unset)"
     assert lines["STREAMFLOW_BROKER_URL"] == "nats://***@10.0.0.1:4222"
     assert "hunter2" not in result.output
 
@@ -90,6 +130,8 @@ def test_full_version_lists_components_and_variables_with_secrets_masked(monkeyp
     [
         (["flwo"], "No such command 'flwo'. Did you mean 'flow'?"),
         (["nothing-like-it"], "There are flow, deployment,"),
+        (["hello", "digit"], "No such command 'digit'. Did you mean 'digits'?"),
+        (["export", "schemata"], "No such command 'schemata'. Did you mean 'schema'?"),
         (["flow", "--use", "x"], "--uses"),
         (["worker", "--uses", "x", "--replika", "1"], "--replica"),
         (["flow"], "Missing option '--uses'"),
@@ -106,6 +148,7 @@ def test_wrong_usage_says_what_is_meant_and_ends_with_2(arguments: list[str], hi
     assert hint in capsys.readouterr().err
 
 
+@pytest.mark.feature("CI-01", "CI-02", "CI-03", "CI-04")
 def test_jinas_names_of_commands_work() -> None:
     result = CliRunner().invoke(cli, ["executor", "--help"])
 
@@ -165,6 +208,7 @@ def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamflow.cli.ping.PAUSE_S", 0.0)
 
 
+@pytest.mark.feature("CI-05", "HC-04")
 @pytest.mark.parametrize("target", [[], ["flow"], ["gateway"], ["deployment"]])
 def test_ping_of_a_ready_gateway(gateway: str, target: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ping", *target, gateway]) == 0
@@ -187,6 +231,7 @@ def test_ping_of_a_gateway_that_is_not_ready(gateway: str, capsys: pytest.Captur
     assert lines[-1] == "message lost 100% (3/3)"
 
 
+@pytest.mark.feature("CI-05")
 def test_ping_needs_as_many_answers_as_it_is_told(gateway: str) -> None:
     Answers.ready = [False, True, True]
     assert main(["ping", gateway, "--min-successful-attempts", "2"]) == 0
@@ -195,6 +240,7 @@ def test_ping_needs_as_many_answers_as_it_is_told(gateway: str) -> None:
     assert main(["ping", gateway, "--min-successful-attempts", "3"]) == exit_codes.FAILED
 
 
+@pytest.mark.feature("CI-05", "HC-04")
 @pytest.mark.parametrize("scheme", ["http", "grpc", "ws", "nats"])
 def test_ping_of_nobody_fails(scheme: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ping", f"{scheme}://127.0.0.1:{free_port()}", "--attempts", "1", "--timeout", "500"]) == exit_codes.FAILED
@@ -269,6 +315,7 @@ def test_a_worker_that_finds_no_broker_ends_with_4(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith(f"Error: no broker at {url}")
 
 
+@pytest.mark.feature("CI-01", "ER-01")
 def test_a_worker_whose_executor_fails_to_load_ends_with_1(tmp_path: Path) -> None:
     lines = [
         "from streamflow.workers.executor import Executor",

@@ -117,6 +117,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     assert not [each for each in served.family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.feature("CI-03", "FL-08", "YM-07")
 def test_a_flow_file_is_served_and_ctrl_c_ends_it(served: Served) -> None:
     banner = served.banner()
 
@@ -137,6 +138,7 @@ def test_sigterm_ends_it_with_0(served: Served) -> None:
     assert served.stop(signal.SIGTERM)[0] == exit_codes.OK
 
 
+@pytest.mark.feature("ER-08")
 def test_a_killed_worker_comes_back_and_requests_are_answered(served: Served) -> None:
     served.banner()
     first = served.worker()
@@ -167,6 +169,7 @@ def test_machines_get_json_lines(tmp_path: Path) -> None:
     served.stop(signal.SIGTERM)
 
 
+@pytest.mark.feature("ER-01")
 def test_an_executor_that_fails_to_load_is_told_and_ends_with_1(tmp_path: Path) -> None:
     served = Served(tmp_path, uses="Broken")
     output, errors = served.process.communicate(timeout=SOON_S)
@@ -186,6 +189,7 @@ def test_a_broker_that_is_not_there_ends_with_4(tmp_path: Path) -> None:
     assert f"no broker at {url}" in errors
 
 
+@pytest.mark.feature("DP-11")
 def test_a_flow_that_is_not_ready_in_time_ends_with_3(tmp_path: Path) -> None:
     served = Served(tmp_path, STREAMFLOW_TIMEOUT_READY="1")
     _, errors = served.process.communicate(timeout=SOON_S)
@@ -212,6 +216,7 @@ def streamflow() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         assert process.returncode == 0
 
 
+@pytest.mark.feature("CI-01", "CI-04", "QU-01")
 def test_broker_gateway_and_workers_run_on_their_own_too(tmp_path: Path, streamflow: Callable[..., subprocess.Popen[str]]) -> None:
     port, broker = free_port(), free_port()
     (tmp_path / "mine.py").write_text(EXECUTORS)
@@ -244,6 +249,7 @@ class Refuses(Executor):
         raise OSError("no card")
 
 
+@pytest.mark.feature("EX-34", "EX-37")
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_a_flow_in_a_script_runs_the_scripts_own_classes(monkeypatch: pytest.MonkeyPatch, start: str) -> None:
     monkeypatch.setenv("STREAMFLOW_START", start)
@@ -266,6 +272,7 @@ class Index(Executor):
         return docs
 
 
+@pytest.mark.feature("FL-12")
 def test_a_flow_whose_executors_do_not_fit_fails_to_start_naming_the_field() -> None:
     message = "rev -> index, /reverse: field 'embedding': index requires it, rev does not give it"
     for expected in (FlowError, RuntimeFailToStart):
@@ -273,6 +280,7 @@ def test_a_flow_whose_executors_do_not_fit_fails_to_start_naming_the_field() -> 
             Flow(protocol="http").add(uses=Reverse, name="rev").add(uses=Index, name="index").start()
 
 
+@pytest.mark.feature("ER-01", "EX-02")
 def test_a_flow_in_a_script_fails_to_start_naming_the_executor() -> None:
     with pytest.raises(RuntimeFailToStart, match="bad/rep-0 could not start, it failed: .*no card"):
         Flow(protocol="http").add(uses=Refuses, name="bad").start()

@@ -66,6 +66,7 @@ def spec(text: str, tmp_path: Path) -> FlowSpec:
     return load_flow(tmp_path / "flow.yml").spec([1, 2])
 
 
+@pytest.mark.feature("YM-01", "FL-18")
 def test_a_flow_file_in_jinas_form(tmp_path: Path) -> None:
     for name in ("indexer.yml", "executor.py"):
         (tmp_path / name).touch()
@@ -100,6 +101,7 @@ def test_a_flow_file_in_jinas_form(tmp_path: Path) -> None:
     assert flow.sources == (tmp_path / "flow.yml",)
 
 
+@pytest.mark.feature("FL-02")
 def test_gateway_matters_do_not_reach_executors_and_the_other_way_round(tmp_path: Path) -> None:
     flow = spec("jtype: Flow\nwith: {port: 5, protocol: http, cors: true, replicas: 2, tracing: true}\nexecutors: [{name: a}]", tmp_path)
     assert flow.executors[0].replicas == 2 and flow.executors[0].options == {"tracing": True}
@@ -187,6 +189,7 @@ def test_arguments_without_meaning_here_load_with_a_warning(caplog: pytest.LogCa
     assert definition.spec([1]).executors[0].options["volumes"] == ["x:/y"]
 
 
+@pytest.mark.feature("YM-02", "SC-09")
 @pytest.mark.parametrize(
     "text",
     [
@@ -202,12 +205,14 @@ def test_a_deployment_takes_arguments_in_both_places(text: str) -> None:
     assert (made.executors[0].uses, made.executors[0].replicas, made.gateway.listen) == ("X", 3, (ListenAt("http", 5),))
 
 
+@pytest.mark.feature("DP-12")
 def test_an_external_deployment_keeps_its_address_and_starts_a_bridge_to_it() -> None:
     made = load_deployment("jtype: Deployment\nwith: {external: true, host: 'far:7', name: enc, tls: true}").spec([5])
     assert made.graph.node("enc").hosts == ("far:7",) and made.gateway.host == "0.0.0.0"
     assert [each.uses_with for each in made.executors] == [{"addresses": ["far:7"], "tls": True}]
 
 
+@pytest.mark.feature("FL-33", "SC-08")
 @pytest.mark.parametrize(
     ("arguments", "addresses"),
     [
@@ -243,6 +248,7 @@ def test_host_and_protocol_of_an_executor_that_runs_here_are_told_to_do_nothing(
     assert [text.split(":")[0] for text in caplog.messages] == ["executor 'a'", "executor 'a'"]
 
 
+@pytest.mark.feature("YM-05", "FL-10")
 def test_context_and_overrides() -> None:
     text = "jtype: Flow\nwith: {port: 5}\nexecutors:\n- replicas: ${{ CONTEXT.n }}\n"
     definition = load_flow(text, context={"n": 4}, overrides={"port": 6, "workspace": "w"})
@@ -258,6 +264,7 @@ def test_a_mapping_is_as_good_as_a_file() -> None:
         load_flow({"executors": [{"replicas": "x"}]})
 
 
+@pytest.mark.feature("YM-03", "EX-25")
 def test_an_executor_file_is_checked() -> None:
     text = (
         "jtype: MyExec\nwith: {a: 1}\nmetas: {name: x}\npy_modules: executor.py\nuses_dynamic_batching: {/a: {preferred_batch_size: 2}}\n"
@@ -267,6 +274,7 @@ def test_an_executor_file_is_checked() -> None:
         load_executor_file("with: {a: 1}\n")
 
 
+@pytest.mark.feature("YM-08")
 def test_the_schema_for_editors_is_json_and_knows_the_keys() -> None:
     schema: dict[str, Any] = json.loads(json.dumps(config_schema()))
     definitions = schema["$defs"]

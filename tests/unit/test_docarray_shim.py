@@ -19,6 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from streamflow import _docarray
 
+pytestmark = pytest.mark.feature("DC-01", "DC-02")
+
 SOURCE = Path(__file__).parents[2] / "src"
 
 

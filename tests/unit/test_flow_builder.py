@@ -26,6 +26,7 @@ def needs(flow: Flow) -> dict[str, tuple[str, ...]]:
     return {node.name: node.needs for node in flow.graph.nodes}
 
 
+@pytest.mark.feature("FL-03", "FL-04")
 def test_executors_follow_each_other_unless_told_otherwise() -> None:
     flow = Flow().add().add(name="b").add(needs="executor0").add(needs=["b", "executor2", "b"]).add(needs="gateway")
     assert needs(flow) == {
@@ -38,10 +39,12 @@ def test_executors_follow_each_other_unless_told_otherwise() -> None:
     assert len(flow) == 5 and len(Flow()) == 0 and bool(Flow())
 
 
+@pytest.mark.feature("FL-03")
 def test_default_names_avoid_names_that_are_taken() -> None:
     assert list(needs(Flow().add(name="executor1").add().add())) == ["executor1", "executor2", "executor3"]
 
 
+@pytest.mark.feature("FL-05")
 def test_joins_of_some_and_of_all_open_ends() -> None:
     flow = Flow().add(name="a").add(name="b", needs="gateway").add(name="c", needs="gateway").needs(["a", "b"], name="r1")
     flow.add(name="log", floating=True).needs_all()
@@ -50,6 +53,7 @@ def test_joins_of_some_and_of_all_open_ends() -> None:
     assert needs(flow)["joiner1"] == ("joiner", "d")
 
 
+@pytest.mark.feature("FL-23")
 def test_floating_executors_are_stepped_over_and_sunk_by_those_that_need_them() -> None:
     flow = Flow().add(name="a").add(name="log", floating=True).add(name="b").add(name="mail", needs="log", floating=True)
     assert needs(flow)["b"] == ("a",)
@@ -94,6 +98,7 @@ def test_a_class_as_executor_reaches_the_spec_through_a_pipe() -> None:
     assert spec.timeout_s == 600
 
 
+@pytest.mark.feature("DP-09", "FL-09")
 def test_ports_are_chosen_once_and_free() -> None:
     flow = Flow(protocol=["grpc", "http", "websocket"])
     ports = flow.port
@@ -106,6 +111,7 @@ def test_ports_are_chosen_once_and_free() -> None:
     assert flow.config_gateway(port=[1, 2, 3]).port == [1, 2, 3]
 
 
+@pytest.mark.feature("FL-11", "GW-03")
 def test_gateway_arguments_may_come_from_both_places() -> None:
     flow = Flow(protocol="http", prefetch=5).config_gateway(port=8080, cors=True).config_gateway(prefetch=7)
     gateway = flow.spec().gateway
@@ -117,6 +123,7 @@ def test_gateway_arguments_may_come_from_both_places() -> None:
     assert flow.port == 8080
 
 
+@pytest.mark.feature("FL-10", "DP-07")
 def test_python_and_yaml_are_duals(tmp_path: Path) -> None:
     (tmp_path / "encoder.py").touch()
     (tmp_path / "flow.yml").write_text("jtype: Flow\nexecutors: [{name: old, uses: Encoder, py_modules: encoder.py}]\n")
@@ -208,6 +215,7 @@ def test_a_flow_without_a_name_on_a_broker_of_others_is_warned_of(
     assert caplog.messages == ["this flow has no name, so it is 'default' on a broker that others may use too: give it one"] * 2
 
 
+@pytest.mark.feature("FL-18")
 def test_a_flow_may_start_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "flow.yml").write_text("jtype: Flow\nwith: {port: 5}\nexecutors: [{name: a}]\n")
     flow = Flow(uses=str(tmp_path / "flow.yml"), port=6).add(name="b")
@@ -251,6 +259,7 @@ class RecordedFlow(Flow):
         return Recorder(spec, self.log, self.problem)
 
 
+@pytest.mark.feature("DP-02", "FL-08")
 def test_a_with_block_starts_and_closes_also_after_an_exception() -> None:
     flow = RecordedFlow(port=8080)
     with pytest.raises(ZeroDivisionError), flow as entered:
@@ -260,6 +269,7 @@ def test_a_with_block_starts_and_closes_also_after_an_exception() -> None:
     assert flow.log == ["start", "stop"] and not flow.is_flow_ready()
 
 
+@pytest.mark.feature("DP-03")
 def test_block_ends_with_its_event_or_ctrl_c() -> None:
     with RecordedFlow() as flow:
         event = threading.Event()

@@ -159,8 +159,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the files that the definitions name; it is the current one."""
     for folder in ("front", "reader"):
         (tmp_path / folder).mkdir()
-    for name in ("writer.yml", "front/config.yml", "front/front.py", "all.py"):
+    for name in ("writer.yml", "front/front.py", "all.py"):
         (tmp_path / name).touch()
+    (tmp_path / "front/config.yml").write_text("!Front\npy_modules: front.py\nport: 1\n")
     for name in ("reader.py", "reader/__init__.py"):
         (tmp_path / name).write_text("from streamflow import Executor\nclass Reader(Executor):\n    pass\n")
     monkeypatch.chdir(tmp_path)
@@ -174,6 +175,7 @@ def written(path: Path, jtype: str, content: Mapping[str, Any], *, tag: bool) ->
     return path
 
 
+@pytest.mark.feature("YM-01")
 @pytest.mark.parametrize("tag", [False, True], ids=["jtype", "tag"])
 @pytest.mark.parametrize("shape", FLOWS)
 def test_flows_load(shape: str, tag: bool, files: Path) -> None:
@@ -182,6 +184,7 @@ def test_flows_load(shape: str, tag: bool, files: Path) -> None:
     assert len(flow.spec().executors) == len(flow)
 
 
+@pytest.mark.feature("YM-02")
 @pytest.mark.parametrize("tag", [False, True], ids=["jtype", "tag"])
 @pytest.mark.parametrize("shape", DEPLOYMENTS)
 def test_deployments_load(shape: str, tag: bool, files: Path) -> None:
@@ -189,6 +192,7 @@ def test_deployments_load(shape: str, tag: bool, files: Path) -> None:
     assert len(deployment.spec().executors) == 1
 
 
+@pytest.mark.feature("YM-03")
 @pytest.mark.parametrize("shape", EXECUTORS)
 def test_executor_files_are_known_to_the_checker_and_the_worker(shape: str, files: Path) -> None:
     content = EXECUTORS[shape]
@@ -198,6 +202,7 @@ def test_executor_files_are_known_to_the_checker_and_the_worker(shape: str, file
         assert type(load_executor(str(path), base_dir=files)).__name__ == "Reader"
 
 
+@pytest.mark.feature("YM-04")
 def test_variables_of_the_environment_are_put_in(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (
         "jtype: Flow\nwith: {}\nexecutors:\n- name: a\n  port: 40001\n  env:\n    LEVEL: INFO\n    SECRET: ${{ ENV.JINA_FILES_SECRET }}\n"

@@ -108,6 +108,7 @@ def test_a_flow_whose_workers_do_not_fit_is_refused_before_it_serves(flow: Flow)
     assert flow.start(GATEWAY, children[0], {"name": "c"}, check=True).running
 
 
+@pytest.mark.feature("ER-08")
 def test_a_killed_worker_is_back_within_a_second_and_told_in_one_line(flow: Flow, caplog: pytest.LogCaptureFixture) -> None:
     flow.start({"name": "encoder/rep-0"})
     (first,) = flow.pids()
@@ -170,6 +171,7 @@ def test_the_drain_goes_from_the_gateway_to_the_workers_to_the_broker(flow: Flow
     assert story[6:] == [("broker", "stopped")]
 
 
+@pytest.mark.feature("FL-22")
 def test_workers_go_on_until_the_queues_are_empty(flow: Flow) -> None:
     runtime = flow.start(GATEWAY, {"name": "a"}, settle={"name": "settle", "role": "settle", "takes_s": 0.2})
 
@@ -188,11 +190,10 @@ def test_queues_that_never_get_empty_do_not_hold_a_drain_for_ever(flow: Flow) ->
     assert flow.lines(name="a")[-1]["what"] == "ended"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_signals_that_end_a_supervisor_drain(flow: Flow, number: int) -> None:
+def test_a_signal_that_ends_a_supervisor_drains(flow: Flow) -> None:
     runtime = flow.start({"name": "a", "drain_s": 0.1})
 
-    os.kill(runtime.pid, number)
+    os.kill(runtime.pid, signal.SIGTERM)
 
     flow.until(lambda: not alive(runtime.pid))
     assert flow.lines(name="a")[-1]["what"] == "ended"
@@ -219,6 +220,7 @@ def test_a_second_request_to_stop_is_faster(flow: Flow) -> None:
     assert not stopping.is_alive()
 
 
+@pytest.mark.feature("ER-01")
 def test_an_executor_that_fails_to_load_makes_the_start_fail_with_its_reason(flow: Flow) -> None:
     with pytest.raises(
         RuntimeFailToStart, match=r"encoder/rep-1 could not start, it failed: ValueError: no such model \(.*\.py:\d+\)"
@@ -240,6 +242,7 @@ def test_a_target_that_cannot_be_imported_makes_the_start_fail(flow: Flow) -> No
         flow.start({"name": "encoder/rep-0", "target": "nowhere:run"})
 
 
+@pytest.mark.feature("DP-11")
 def test_a_child_that_is_late_makes_the_start_fail_saying_what_it_waits_for(flow: Flow) -> None:
     with pytest.raises(StartFailed, match=r"encoder: replica 1/2 ready, loading weights for \d+ s") as caught:
         flow.start({"name": "encoder/rep-0"}, {"name": "encoder/rep-1", "never_ready": True, "ready_s": 0.5, "says": "weights"})
@@ -265,6 +268,7 @@ def test_a_task_that_fails_makes_the_start_fail(flow: Flow) -> None:
         flow.start({"name": "provision", "role": "task", "exit": 4}, {"name": "a"})
 
 
+@pytest.mark.feature("YM-07", "DP-14")
 def test_env_of_an_executor_reaches_only_its_own_processes(flow: Flow) -> None:
     flow.start({"name": "a", "env": {"COLOUR": "red"}}, {"name": "b"})
 
@@ -293,6 +297,7 @@ def test_classes_of_this_test_reach_the_child_that_opens_them(flow: Flow, monkey
     assert flow.lines(name="a", what="started")[0]["extra"] == ["executor_class"]
 
 
+@pytest.mark.feature("EX-37")
 def test_spawned_children_are_supervised_like_forked_ones(flow: Flow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMFLOW_START", "spawn")
     runtime = flow.start(GATEWAY, {"name": "a"}, {"name": "b", "drain_s": 0.1})

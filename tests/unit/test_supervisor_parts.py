@@ -23,7 +23,7 @@ from streamflow.events import Event, Kind, StartFailed
 from streamflow.job import Job
 from streamflow.pickling import dumps, loads
 from streamflow.report import PipeReport, Said, explain
-from streamflow.restarts import LONGEST_S, STABLE_S, Backoff, describe_exit
+from streamflow.restarts import LONGEST_S, READY_STABLE_S, STABLE_S, Backoff, describe_exit
 
 
 def test_back_off_doubles_from_a_tenth_of_a_second_to_ten() -> None:
@@ -36,6 +36,7 @@ def test_what_had_been_ready_waits_a_second_at_most() -> None:
     backoff = Backoff()
 
     assert [backoff.after(1.0, was_ready=True) for _ in range(6)] == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+    assert backoff.after(READY_STABLE_S, was_ready=True) == 0.1
 
 
 @given(st.lists(st.floats(0, STABLE_S, exclude_max=True)))

@@ -14,9 +14,12 @@ from streamflow import gpus
 from streamflow.broker.errors import FlowError, StreamflowError
 from streamflow.broker.flow import Graph, Node
 from streamflow.config.spec import ExecutorSpec, FlowSpec, GatewaySpec, ListenAt
+from streamflow.gateways.fastapi import FastAPIBaseGateway
 from streamflow.members import Role
 from streamflow.pickling import loads
-from streamflow.plan import environment, make_plan, prepare, seal
+from streamflow.plan import environment, make_plan, prepare
+from streamflow.ports import HeldPorts
+from streamflow.sealing import seal
 from streamflow.spawn import Child
 
 URL = "nats://127.0.0.1:4999"
@@ -40,6 +43,7 @@ def settings(child: Child) -> Any:
     return child.settings
 
 
+@pytest.mark.feature("EX-34", "SC-02")
 def test_each_replica_of_each_shard_is_a_process() -> None:
     flow = spec(ExecutorSpec("plain", replicas=2), ExecutorSpec("index", shards=2, replicas=2))
 
@@ -68,12 +72,13 @@ def test_a_worker_gets_what_the_file_says() -> None:
         folder=Path("/x"),
     )
 
-    (child,) = children(spec(executor))
+    flow = spec(executor)
+    (child,) = children(flow)
 
     given = settings(child)
     assert (given.flow, given.broker_url, given.workspace, given.py_modules) == ("shop", URL, "/w", ["/x/m.py"])
     assert (given.uses_with, given.uses_requests, given.uses_dynamic_batching) == ({"dim": 3}, {"/a": "b"}, {"/a": {"timeout": 5}})
-    assert child.options == {"base_dir": "/x", "uses": "/x/exec.yml"}
+    assert child.options == {"base_dir": "/x", "uses": "/x/exec.yml", "flow_version": flow.graph.version}
     assert child.sealed == b""
 
 
@@ -94,16 +99,18 @@ def test_what_cannot_travel_is_told_with_its_executor() -> None:
         seal(spec(ExecutorSpec("encoder", "m.C", {"lock": threading.Lock()})))
 
 
+@pytest.mark.feature("EX-40")
 def test_concurrency_is_the_users_or_the_workers_default() -> None:
     found = [settings(child).concurrency for child in children(spec(ExecutorSpec("a"), ExecutorSpec("b", concurrency=1)))]
 
     assert found == [64, 1]
 
 
+@pytest.mark.feature("EX-27")
 def test_search_paths_reach_the_worker() -> None:
     (child,) = children(spec(ExecutorSpec("a", "exec.yml", extra_search_paths=("/lib",), folder=Path("/x"))))
 
-    assert child.options == {"base_dir": "/x", "uses": "exec.yml", "extra_search_paths": ("/lib",)}
+    assert child.options["extra_search_paths"] == ("/lib",) and child.options["base_dir"] == "/x"
 
 
 def test_options_that_are_settings_reach_the_worker() -> None:
@@ -136,9 +143,11 @@ def test_a_gateway_gets_what_the_file_says() -> None:
         True,
         "/c.pem",
     )
-    assert child.options["rest"] == {"no_debug_endpoints": True}
+    assert given.no_debug_endpoints
+    assert child.options == {"base_dir": ".", "py_modules": (), "uses": None, "uses_with": {}, "check_schemas": False}
 
 
+@pytest.mark.feature("DP-11")
 def test_times_to_become_ready_are_seconds_and_may_be_endless() -> None:
     flow = spec(ExecutorSpec("a", timeout_ready_ms=1500), ExecutorSpec("b", timeout_ready_ms=-1))
 
@@ -166,6 +175,7 @@ def test_executors_that_do_not_fit_are_refused_when_their_workers_have_said_what
         check({"a": [{"name": "/e", "response_schema": text}], "b": [{"name": "/e", "request_schema": number}]})
 
 
+@pytest.mark.feature("EV-01")
 def test_the_broker_is_the_files_then_the_environments_then_an_own_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     own = prepare(seal(spec(store=tmp_path / "data")))
     assert own.broker is not None
@@ -175,6 +185,7 @@ def test_the_broker_is_the_files_then_the_environments_then_an_own_one(monkeypat
     assert prepare(seal(spec(broker_url="nats://file:1"))).broker_url == "nats://file:1"
 
 
+@pytest.mark.feature("SC-07")
 @pytest.mark.parametrize(
     ("value", "count", "expected"),
     [
@@ -189,7 +200,7 @@ def test_the_broker_is_the_files_then_the_environments_then_an_own_one(monkeypat
         ("", 8, [""] * 5),
     ],
 )
-def test_cards_are_dealt_out_to_replicas(value: str, count: int, expected: list[str | None]) -> None:
+def test_t64_cards_are_dealt_out_to_replicas(value: str, count: int, expected: list[str | None]) -> None:
     assert [gpus.assign(value, index, count) for index in range(5)] == expected
 
 
@@ -198,6 +209,7 @@ def test_a_slice_without_cards_is_an_error() -> None:
         gpus.assign("RR4:6", 0, 2)
 
 
+@pytest.mark.feature("SC-07")
 @pytest.mark.parametrize("given", [{"CUDA_VISIBLE_DEVICES": "RR7,8"}, {}])
 def test_cards_come_from_the_executors_environment_or_from_ours(monkeypatch: pytest.MonkeyPatch, given: Mapping[str, str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "RR7,8")
@@ -212,3 +224,30 @@ def test_every_shards_replicas_get_cards_of_their_own(monkeypatch: pytest.Monkey
     flow = spec(ExecutorSpec("index", shards=2, replicas=2, env={"CUDA_VISIBLE_DEVICES": "RR0,1,2,3"}))
 
     assert [child.env["CUDA_VISIBLE_DEVICES"] for child in children(flow)] == ["0", "1", "2", "3"]
+
+
+class Web(FastAPIBaseGateway):
+    pass
+
+
+class OwnServer(FastAPIBaseGateway):
+    async def run_server(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("uses", "protocol", "handed_over"),
+    [
+        (None, "grpc", True),
+        (Web, "http", True),
+        (Web, "grpc", False),
+        (OwnServer, "http", False),
+        (Mine, "http", False),
+        ("Web", "http", False),
+    ],
+)
+def test_a_gateway_that_leaves_its_port_to_us_hands_it_over(uses: Any, protocol: Any, handed_over: bool) -> None:
+    sealed = seal(spec(gateway=GatewaySpec((ListenAt(protocol, 0),), "127.0.0.1", uses=uses)))
+    ports = HeldPorts()
+    (place,) = (each for each in make_plan(sealed, URL, ports).places if each.role is Role.GATEWAY)
+    ports.close()
+    assert place.handover is handed_over

@@ -12,11 +12,29 @@ from streamflow._version import __version__
 from streamflow.broker.errors import Code, RuntimeFailToStart, StreamflowError
 from streamflow.broker.exit_codes import FAILED, INTERRUPTED, OK, TEXTS, exit_code
 
-from . import broker, export, flow, gateway, hello, ping, worker
-from .group import Group
+from .group import Group, Lazy
 from .options import State, common
 from .version import full_version
 
+# A command is its line here and a module of its own, which is imported when the command runs.
+COMMANDS = {
+    "flow": Lazy("streamflow.cli.flow:flow", "Serve a whole flow on this machine."),
+    "deployment": Lazy("streamflow.cli.flow:deployment", "Serve one executor on this machine."),
+    "gateway": Lazy("streamflow.cli.gateway:gateway", "Accept requests for a flow."),
+    "worker": Lazy("streamflow.cli.worker:worker", "Run one replica of an executor."),
+    "broker": Lazy("streamflow.cli.broker:broker", "Run a NATS server with JetStream."),
+    "auth": Lazy("streamflow.cli.auth:auth", "Keys, permissions and tokens."),
+    "doctor": Lazy("streamflow.cli.doctor:doctor", "Examine a broker, or a file written for Jina."),
+    "submit": Lazy("streamflow.cli.submit:submit", "Hand in a file as a job."),
+    "job": Lazy("streamflow.cli.job:job", "See, pause, resume or cancel jobs, read results."),
+    "replay": Lazy("streamflow.cli.replay:replay", "Run stored requests again."),
+    "dlq": Lazy("streamflow.cli.dlq:dlq", "See dead letters, put them back, remove them."),
+    "queue": Lazy("streamflow.cli.queue:queue", "See, pause, resume or purge what waits."),
+    "ping": Lazy("streamflow.cli.ping:ping", "Ask whether a flow is ready."),
+    "export": Lazy("streamflow.cli.export:export", "Write a flow in other forms."),
+    "new": Lazy("streamflow.cli.new:new", "Write a project to start from."),
+    "hello": Lazy("streamflow.cli.hello:hello", "See a flow at work."),
+}
 EPILOG = (
     "\b\nExit codes:\n"
     + "\n".join(f"  {code:<4} {text}" for code, text in TEXTS.items())
@@ -26,6 +44,7 @@ EPILOG = (
 
 @click.group(
     cls=Group,
+    lazy=COMMANDS,
     epilog=EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     aliases={"executor": "worker", "up": "flow"},
@@ -37,10 +56,6 @@ EPILOG = (
 @common
 def cli() -> None:
     """Serve ML pipelines on a durable queue."""
-
-
-for command in (flow.flow, flow.deployment, gateway.gateway, worker.worker, broker.broker, ping.ping, export.export, hello.hello):
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

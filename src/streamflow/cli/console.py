@@ -9,9 +9,17 @@ import click
 
 from streamflow import logs
 from streamflow.banner import Board, parse_addresses
+from streamflow.broker.redact import shown_url
 from streamflow.events import Event, Kind
 
 log = logging.getLogger("streamflow")
+
+
+def say(doing: str, message: str = "", /, **facts: Any) -> None:
+    """The report of a single service for people; with ready, a gateway's addresses."""
+    click.echo(f"{doing} {message}".strip(), err=True)
+    for protocol, (host, port) in facts.get("addresses", {}).items():
+        click.echo(f"  {protocol:<9} {host}:{port}", err=True)
 
 
 class Console:
@@ -30,7 +38,7 @@ class Console:
             self._board.addresses |= parse_addresses(facts["addresses"])
         elif event.kind is Kind.READY:
             self._ready(facts["seconds"])
-        elif event.kind in (Kind.WAITING, Kind.RESTART, Kind.STOPPING):
+        elif event.kind in (Kind.WAITING, Kind.RESTART, Kind.RELOAD, Kind.STOPPING):
             self._line(event)
         elif event.kind is Kind.FAILED:
             self._error(event)
@@ -38,9 +46,8 @@ class Console:
     def _ready(self, seconds: float) -> None:
         self._board.seconds = seconds
         if self._json:
-            log.info(
-                "ready to serve", extra={"addresses": self._board.addresses, "broker": self._board.broker_url, "seconds": round(seconds, 3)}
-            )
+            facts = {"addresses": self._board.addresses, "broker": shown_url(self._board.broker_url), "seconds": round(seconds, 3)}
+            log.info("ready to serve", extra=facts)
             return
         title, *rows = self._board.lines()
         click.secho(title, fg="green", bold=True)

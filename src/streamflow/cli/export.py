@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import click
 
+from streamflow.config.load import jtype_of, read_source
+from streamflow.config.schema import config_schema
+from streamflow.deployment import Deployment
+from streamflow.flow import Flow
+
 from .group import Group
 from .options import common
 
+PROTOS = ("streamflow.proto", "jina.proto", "docarray.proto")
 FILE = click.Path(dir_okay=False, writable=True)
 
 
-@click.group(short_help="Write a flow in other forms.", cls=Group, aliases={"compose": "docker-compose"})
+@click.group(cls=Group, aliases={"compose": "docker-compose"})
 def export() -> None:
     """Write a flow or deployment file in other forms."""
 
@@ -26,8 +34,6 @@ def schema(file: str) -> int:
 
     In VS Code (YAML extension): "yaml.schemas": {"./streamflow.schema.json": ["*flow*.yml"]}.
     """
-    from streamflow.config.schema import config_schema  # pydantic: 0.1 s
-
     with click.open_file(file, "w", encoding="utf-8") as target:
         target.write(json.dumps(config_schema(), indent=2) + "\n")
     return 0
@@ -55,9 +61,16 @@ def docker_compose(flow: str, out: str, network_name: str) -> int:
     return 0
 
 
-def _load(uses: str) -> Any:
-    from streamflow.config.load import jtype_of, read_source  # pydantic, yaml: 0.1 s
-    from streamflow.deployment import Deployment
-    from streamflow.flow import Flow
+@export.command(short_help="gRPC interfaces, for clients in other languages.")
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), metavar="DIR")
+@common
+def proto(folder: Path) -> int:
+    """Write the .proto files of the gateway's gRPC services: streamflow.proto, and jina.proto with docarray.proto."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in PROTOS:
+        (folder / name).write_text(files("streamflow.gateway.proto").joinpath(name).read_text("utf-8"), "utf-8")
+    return 0
 
+
+def _load(uses: str) -> Any:
     return (Deployment if jtype_of(read_source(uses)) == "Deployment" else Flow).load_config(uses)

@@ -7,10 +7,18 @@ from typing import Any
 import click
 
 from streamflow._version import __version__
+from streamflow.banner import Board
+from streamflow.deployment import Deployment
+from streamflow.flow import Flow
+from streamflow.plan import prepare
+from streamflow.sealing import seal
+from streamflow.supervisor import Supervisor
+from streamflow.watch import Watch
 
-from .options import State, broker_url, common, flag, gateway_flags, given, start_logging, uses
+from .console import Console
+from .options import SECURITY, State, broker_url, common, flag, gateway_flags, given, logging_flags, start_logging, uses
 
-_GATEWAY = ("host", "port", "protocol", "timeout_send", "prefetch", "cors")
+_GATEWAY = ("host", "port", "protocol", "timeout_send", "prefetch", "cors", *SECURITY)
 
 
 def _flow_flags(function: Any) -> Any:
@@ -20,8 +28,10 @@ def _flow_flags(function: Any) -> Any:
             broker_url,
             flag("--store", type=click.Path(file_okay=False), help="Folder in which the own broker keeps its data."),
             flag("--workspace", metavar="DIR", help="Folder for the executors' own files."),
+            flag("--reload", is_flag=True, default=None, help="Follow changes of the file and of the executors' sources."),
             flag("--timeout-ready", type=int, metavar="MS", help="Milliseconds an executor may take to load; -1 = for ever."),
             gateway_flags,
+            logging_flags,
             common,
         )
     ):
@@ -29,38 +39,28 @@ def _flow_flags(function: Any) -> Any:
     return function
 
 
-@click.command(short_help="Serve a whole flow on this machine.")
+@click.command()
 @uses("Flow file.", required=True)
 @_flow_flags
 @click.pass_obj
 def flow(state: State, /, uses: str, **flags: Any) -> int:
     """Serve a flow: broker (unless --broker names one), gateway and all executors, until Ctrl-C."""
-    from streamflow.flow import Flow  # pydantic, yaml: 0.1 s
-
     return _serve("Flow", Flow.load_config, uses, flags, state)
 
 
-@click.command(short_help="Serve one executor on this machine.")
+@click.command()
 @uses("Deployment file.", required=True)
 @_flow_flags
 @click.pass_obj
 def deployment(state: State, /, uses: str, **flags: Any) -> int:
     """Serve one executor behind a gateway, until Ctrl-C."""
-    from streamflow.deployment import Deployment  # pydantic, yaml: 0.1 s
-
     return _serve("Deployment", Deployment.load_config, uses, flags, state)
 
 
 def _serve(kind: str, load: Any, uses: str, flags: dict[str, Any], state: State) -> int:
-    from streamflow.banner import Board
-    from streamflow.plan import prepare, seal
-    from streamflow.supervisor import Supervisor
-    from streamflow.watch import Watch
-
-    from .console import Console
-
     start_logging(state)
     spec = spec_of(load, uses, flags)
+    start_logging(state, spec.options)
     board = Board(kind, spec.name, __version__, store=str(spec.store or ""))
     return Supervisor(prepare(seal(spec)), Console(board, verbose=state.verbose), Watch()).run()
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
 
+from .group import Group, Lazy
 from .options import State, common, start_logging
 
-DEMOS = {"digits": "streamflow.hello.digits"}
+DEMOS = {
+    "digits": Lazy("streamflow.hello.digits:command", "Find handwritten digits that look alike."),
+    "multimodal": Lazy("streamflow.hello.multimodal:command", "Find pictures by picture, by caption, or by both."),
+}
 
 
-@click.command(
-    short_help="See a flow at work.",
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "allow_interspersed_args": False},
-)
-@click.argument("demo", type=click.Choice(sorted(DEMOS)), default="digits")
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+@click.group(cls=Group, lazy=DEMOS, invoke_without_command=True)
 @common
-@click.pass_obj
-def hello(state: State, demo: str, arguments: tuple[str, ...]) -> int:
-    """See a flow at work: digits finds handwritten digits that look alike, with a page for the browser."""
-    start_logging(state)
-    return int(import_module(DEMOS[demo]).main(list(arguments)) or 0)
+@click.pass_context
+def hello(ctx: click.Context) -> int:
+    """See a flow at work: without a name the first of these."""
+    start_logging(ctx.ensure_object(State))
+    if ctx.invoked_subcommand is None:
+        return int(ctx.invoke(DEMOS["digits"].load()) or 0)
+    return 0

@@ -17,7 +17,7 @@ TARGETS = ("flow", "gateway", "executor", "deployment")
 PAUSE_S = 1.0
 
 
-@click.command(short_help="Ask whether a flow is ready.")
+@click.command()
 @click.argument("words", nargs=-1, required=True, metavar="[flow|gateway|executor|deployment] URL")
 @flag("--attempts", type=click.IntRange(1), default=3, show_default=True, env="STREAMFLOW_PING_ATTEMPTS", help="Rounds, one a second.")
 @flag("--min-successful-attempts", "enough", type=click.IntRange(1), default=1, show_default=True, help="Rounds that must succeed.")

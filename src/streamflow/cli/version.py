@@ -63,7 +63,9 @@ def environment(ctx: click.Context) -> dict[str, str]:
 
 def _commands(ctx: click.Context) -> list[click.Command]:
     group = ctx.command
-    return [group, *(group.commands.values() if isinstance(group, click.Group) else ())]
+    assert isinstance(group, click.Group)
+    found = [group.get_command(ctx, name) for name in group.list_commands(ctx)]
+    return [group, *(command for command in found if command)]
 
 
 def _shown(name: str) -> str:

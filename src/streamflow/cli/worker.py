@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from streamflow import logs
+from streamflow.broker.settings import WorkerSettings
 
-from .options import Assignment, JsonObject, State, broker_url, common, flag, given, start_logging, uses
+from .console import say
+from .options import Assignment, JsonObject, State, broker_url, common, flag, given, logging_flags, own_logging, start_logging, uses
 
 
-@click.command(short_help="Run one replica of an executor.")
+@click.command()
 @uses("Executor: exec.yml, module.Class, or inline YAML.", required=True)
 @flag("--flow", metavar="NAME", help="Flow it works for.  [default: default]")
 @flag("--name", metavar="EXECUTOR", help="Its name in the flow.  [default: metas.name or the class]")
@@ -29,21 +31,14 @@ from .options import Assignment, JsonObject, State, broker_url, common, flag, gi
 @flag("--concurrency", type=click.IntRange(1), help="Requests at the same time in async endpoints.  [default: 64]")
 @flag("--drain-s", type=float, help="Seconds a stop may take to finish what runs.  [default: 30]")
 @flag("--env", type=Assignment(), multiple=True, metavar="KEY=VALUE", help="Environment of the executor.")
+@logging_flags
 @common
 @click.pass_obj
 def worker(state: State, /, env: tuple[tuple[str, str], ...], extra_search_paths: tuple[str, ...], **flags: Any) -> int:
     """Run one replica of an executor until Ctrl-C."""
     os.environ.update(env)
-    from streamflow.broker.settings import WorkerSettings  # pydantic, and below docarray: 0.4 s
-    from streamflow.workers import service
+    from streamflow.workers import service  # after `env`: numpy reads OMP_NUM_THREADS and the like when it is loaded
 
-    start_logging(state)
+    start_logging(state, own_logging(flags))
     logs.rename(str(flags["name"] or "worker"))
     return service.run(WorkerSettings(**given(flags)), report=say, extra_search_paths=extra_search_paths)
-
-
-def say(doing: str, message: str = "", /, **facts: Any) -> None:
-    """A report for people; with ready, a gateway's addresses."""
-    click.echo(f"{doing} {message}".strip(), err=True)
-    for protocol, (host, port) in facts.get("addresses", {}).items():
-        click.echo(f"  {protocol:<9} {host}:{port}", err=True)

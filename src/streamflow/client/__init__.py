@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
+from typing import Literal, Unpack, overload
 
 from .async_client import AsyncClient
 from .errors import BadArguments, RequestTimeout, ServerUnavailable
+from .plan import ClientOptions
+from .readers import from_csv, from_files, from_lines, from_ndarray, from_ndjson
 from .results import DataRequest, Header, Route
 from .retry import wait_or_raise_err
 from .sync_client import SyncClient
@@ -17,6 +19,12 @@ __all__ = [
     "AsyncClient",
     "Client",
     "SyncClient",
+    # inputs
+    "from_csv",
+    "from_files",
+    "from_lines",
+    "from_ndarray",
+    "from_ndjson",
     # answers
     "DataRequest",
     "Header",
@@ -32,13 +40,18 @@ __all__ = [
 
 @overload
 def Client(
-    host: str = ..., port: int | str | None = ..., protocol: str | None = ..., *, asyncio: Literal[False] = ..., **options: Any
+    host: str = ...,
+    port: int | str | None = ...,
+    protocol: str | None = ...,
+    *,
+    asyncio: Literal[False] = ...,
+    **options: Unpack[ClientOptions],
 ) -> SyncClient: ...
 
 
 @overload
 def Client(
-    host: str = ..., port: int | str | None = ..., protocol: str | None = ..., *, asyncio: Literal[True], **options: Any
+    host: str = ..., port: int | str | None = ..., protocol: str | None = ..., *, asyncio: Literal[True], **options: Unpack[ClientOptions]
 ) -> AsyncClient: ...
 
 
@@ -48,14 +61,15 @@ def Client(
     protocol: str | None = None,
     *,
     asyncio: bool = False,
-    **options: Any,
+    **options: Unpack[ClientOptions],
 ) -> SyncClient | AsyncClient:
     """A client for the gateway at `host`; nothing connects before the first call.
 
     `host`: a name, or a URL with one of the schemes grpc, http, ws, grpcs, https, wss, with or without port.
     `port` defaults to 80, with TLS 443. `protocol`: 'grpc' (default), 'http', 'websocket'. `asyncio=True` gives an `AsyncClient`. Options:
 
-    - `tls`: encrypt, where no scheme says so
+    - `tls`: encrypt, where no scheme says so; `tls_ca`: a PEM file of certificates to trust instead of the system's; `tls_cert` and
+      `tls_key`: PEM files that say who the client is
     - `prefetch` (1000): requests open at a time in each post(); 0 = no limit
     - `show_progress`: a bar for each post()
     - `metadata`: pairs or a mapping sent with every request, as gRPC metadata or HTTP headers

@@ -1,18 +1,26 @@
-"""Where a client connects: one URL, or keywords, never both for the same thing."""
+"""Where a client connects: one URL, or keywords, never both for the same thing.
+
+A broker's URL, nats://host:4222, may name several servers with commas between, a user, and the flow that is meant: nats://host:4222/shop.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import urlsplit
 
+from streamflow.broker.redact import shown_url
+
 from .errors import BadArguments
+from .tls import TlsFiles
 
 
 class Protocol(StrEnum):
     GRPC = "grpc"
     HTTP = "http"
     WEBSOCKET = "websocket"
+    NATS = "nats"
 
 
 _SCHEMES: dict[str, tuple[Protocol, bool]] = {
@@ -23,17 +31,25 @@ _SCHEMES: dict[str, tuple[Protocol, bool]] = {
     "ws": (Protocol.WEBSOCKET, False),
     "wss": (Protocol.WEBSOCKET, True),
     "websocket": (Protocol.WEBSOCKET, False),
+    "nats": (Protocol.NATS, False),
+    "tls": (Protocol.NATS, True),
 }
+
+_BROKER_PORT = 4222
+_FLOW = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A gateway's host, port and protocol."""
+    """A gateway's host, port and protocol. Of a broker also its whole URL, which may hold a password, and the flow, "" = none named."""
 
     host: str
     port: int
     protocol: Protocol = Protocol.GRPC
     tls: bool = False
+    files: TlsFiles = TlsFiles()  # whom to trust there
+    broker_url: str = field(default="", repr=False)
+    flow: str = ""
 
     @property
     def target(self) -> str:
@@ -41,8 +57,12 @@ class Address:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
 
+    @property
+    def scheme(self) -> str:
+        return next(scheme for scheme, kind in _SCHEMES.items() if kind == (self.protocol, self.tls))
+
     def __str__(self) -> str:
-        return f"{self.protocol.value}{'s' if self.tls else ''}://{self.target}"
+        return f"{self.scheme}://{self.target}"
 
 
 def parse(host: str, port: int | str | None = None, protocol: str | None = None, tls: bool | None = None) -> Address:
@@ -50,13 +70,30 @@ def parse(host: str, port: int | str | None = None, protocol: str | None = None,
 
     Raises `BadArguments` when port, protocol or TLS are given twice, or for a URL with anything behind the port.
     """
+    if host.startswith(("nats://", "tls://")):
+        return _broker(host, port, protocol, tls)
     scheme, separator, rest = host.rpartition("://")
     kind, secure = _kind(scheme if separator else None, protocol, tls)
+    if kind is Protocol.NATS:
+        return _broker(f"nats://{host}" if port is None else f"nats://{host}:{port}", None, None, tls)
     name, url_port = _split(rest)
     if url_port is not None and port is not None:
         raise BadArguments(f"port {url_port} in {host!r} and port={port!r}: give one of them")
     number = _port(port if url_port is None else url_port)
     return Address(name, number if number is not None else (443 if secure else 80), kind, secure)
+
+
+def _broker(url: str, port: int | str | None, protocol: str | None, tls: bool | None) -> Address:
+    """The address of a broker; 4222 is its port when none is given."""
+    if port is not None or protocol is not None:
+        raise BadArguments(f"{shown_url(url)}: give port and protocol in the URL alone")
+    scheme, _, rest = url.partition("://")
+    servers, _, flow = rest.replace(f",{scheme}://", ",").partition("/")
+    if flow and not _FLOW.match(flow):
+        raise BadArguments(f"{shown_url(url)}: {flow!r} is no name of a flow")
+    host, number = _split(servers.split(",")[0].rpartition("@")[2])
+    whole = ",".join(f"{scheme}://{server}" for server in servers.split(","))
+    return Address(host, number or _BROKER_PORT, Protocol.NATS, bool(tls) or scheme == "tls", broker_url=whole, flow=flow)
 
 
 def _kind(scheme: str | None, protocol: str | None, tls: bool | None) -> tuple[Protocol, bool]:

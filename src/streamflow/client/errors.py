@@ -33,16 +33,31 @@ class BadArguments(InvalidInput, ValueError):
     """Arguments that contradict each other or cannot be read."""
 
 
-class ServerUnavailable(Unavailable, ConnectionError):
+class _Lost(ConnectionError):
+    """A request that got no answer: `request_id`, and how often it was sent (0 = it never left)."""
+
+    request_id = ""
+    attempts = 0
+
+    def __str__(self) -> str:
+        place = [f"request {self.request_id}"] if self.request_id else []
+        place += [f"{self.attempts} attempts"] if self.attempts > 1 else []
+        return f"{super().__str__()} ({', '.join(place)})" if place else super().__str__()
+
+
+class ServerUnavailable(_Lost, Unavailable):
     """The gateway cannot be reached, went away, or has no worker for the request."""
 
 
-class RequestTimeout(DeadlineExceeded, ConnectionError):
+class RequestTimeout(_Lost, DeadlineExceeded):
     """No answer within the time allowed."""
 
 
 TRANSIENT = (ServerUnavailable, RequestTimeout, Overloaded)
-_CONNECTION: dict[Code, type[StreamflowError]] = {Code.UNAVAILABLE: ServerUnavailable, Code.DEADLINE_EXCEEDED: RequestTimeout}
+_CONNECTION: dict[Code, type[ServerUnavailable | RequestTimeout]] = {
+    Code.UNAVAILABLE: ServerUnavailable,
+    Code.DEADLINE_EXCEEDED: RequestTimeout,
+}
 _EXCERPT_LINES = 40
 _NAMED: dict[str, Code] = {code.value: code for code in Code} | {
     kind.__name__: kind.code
@@ -53,14 +68,16 @@ _NAMED: dict[str, Code] = {code.value: code for code in Code} | {
 } | {"InternalNetworkError": Code.UNAVAILABLE}  # fmt: skip
 
 
-def error_of(status: Status, request_id: str) -> StreamflowError:
-    """The exception for an answer whose status is not OK.
+def error_of(status: Status, request_id: str, place: str = "") -> StreamflowError:
+    """The exception for an answer whose status is not OK; `place` is the replica and attempt, where the server tells.
 
-    Its text names the executor and the request id; the traceback lines of the executor are attached as a note.
+    Its text names executor, place and request id; the traceback lines of the executor are attached as a note.
     """
-    text = _sentence(status, request_id)
     if status.code in _CONNECTION:
-        return _CONNECTION[status.code](text)
+        lost = _CONNECTION[status.code](_sentence(status, "", place))
+        lost.request_id = request_id
+        return lost
+    text = _sentence(status, request_id, place)
     try:
         status.raise_for()
     except StreamflowError as error:
@@ -82,7 +99,7 @@ def is_connectivity(error: BaseException) -> bool:
     return isinstance(error, ConnectionError)
 
 
-def _sentence(status: Status, request_id: str) -> str:
-    where = f"executor {status.executor}: " if status.executor else ""
+def _sentence(status: Status, request_id: str, place: str) -> str:
+    where = f"executor {status.executor}{f' ({place})' if place else ''}: " if status.executor else ""
     what = status.description or status.exception or status.code.value
     return f"{where}{what} (request {request_id})" if request_id else f"{where}{what}"

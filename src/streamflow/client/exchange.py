@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from .errors import TRANSIENT, RequestTimeout, error_of, is_connectivity
+from .errors import TRANSIENT, RequestTimeout, ServerUnavailable, is_connectivity
 from .inputs import Docs
 from .results import DataRequest
 from .retry import Backoff
@@ -33,12 +33,14 @@ class Exchange:
         in_order: bool = False,
         timeout_s: float | None = None,
         backoff: Backoff,
+        request_id: str = "",
     ) -> None:
         self._link = link
         self._source = source
         self._slots: asyncio.Semaphore | None = asyncio.Semaphore(prefetch) if prefetch > 0 else None
         self._timeout_s = timeout_s
         self._backoff = backoff
+        self._request_id = request_id
         self._order = _InOrder() if in_order else _AsTheyCome()
         self._flight: dict[str, Outgoing] = {}  # by age of the latest attempt, oldest first
         self._finished: asyncio.Queue[Outgoing | None] = asyncio.Queue()  # None = the feeder has ended
@@ -69,8 +71,13 @@ class Exchange:
                 if docs is None:
                     return
                 await self._may_send.wait()
-                await self._send(Outgoing(docs, sequence))
+                await self._send(self._outgoing(docs, sequence))
                 sequence += 1
+
+    def _outgoing(self, docs: Docs, sequence: int) -> Outgoing:
+        if not self._request_id:
+            return Outgoing(docs, sequence)
+        return Outgoing(docs, sequence, f"{self._request_id}-{sequence}" if sequence else self._request_id)
 
     async def _send(self, request: Outgoing) -> None:
         loop = asyncio.get_running_loop()
@@ -125,19 +132,21 @@ class Exchange:
             self._failed.append(request)
             self._may_send.clear()
         else:
+            if isinstance(outcome, (ServerUnavailable, RequestTimeout)):
+                outcome.request_id, outcome.attempts = request.request_id, request.attempts
             raise outcome
 
     def _outcome(self, request: Outgoing) -> DataRequest | BaseException:
         """The answer, or the error that takes its place; an answer that says UNAVAILABLE is such an error too."""
         if request.answer.cancelled():
-            return RequestTimeout(f"no answer within {self._timeout_s} s (request {request.request_id})")
+            return RequestTimeout(f"no answer within {self._timeout_s} s")
         error = request.answer.exception()
         if error is not None:
             return error
         response = request.answer.result()
         if response.ok:
             return response
-        reason = error_of(response.status, response.request_id)
+        reason = response.error()
         again = isinstance(reason, TRANSIENT) and request.attempts < self._backoff.max_attempts
         return reason if again or is_connectivity(reason) else response
 

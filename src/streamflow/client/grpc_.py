@@ -8,15 +8,18 @@ connection and keeps every request simple, where sending the first request on tr
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
 from grpc import aio
 
 from streamflow.broker.errors import (
+    AlreadyExists,
     Cancelled,
     InvalidInput,
     NotFound,
@@ -27,13 +30,16 @@ from streamflow.broker.errors import (
     Unauthenticated,
 )
 from streamflow.gateway.proto import shallow_pb2 as jina
+from streamflow.gateway.proto import streamflow_pb2 as own
+from streamflow.jobs.grpc_ import GrpcJobs
 
 from .address import Address
 from .errors import BadArguments, RequestTimeout, ServerUnavailable
 from .results import DataRequest
 from .stream_link import StreamLink
 from .task_link import TaskLink
-from .transport import Ask, Link, Metadata, Outgoing
+from .tls import TlsFiles
+from .transport import BROKER_ONLY, CONNECT_S, Ask, Link, Metadata, Outgoing
 from .wires import JinaWire, OwnWire, Wire, status_of
 
 _OPTIONS: dict[str, Any] = {
@@ -42,10 +48,13 @@ _OPTIONS: dict[str, Any] = {
     # gRPC waits up to two minutes before it tries again; a caller's own back-off decides that here.
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 1000,
+    "grpc.min_reconnect_backoff_ms": round(CONNECT_S * 1000),  # also how long one attempt to connect may take
     "grpc.use_local_subchannel_pool": 1,
 }
 # What a server that was killed leaves behind, and what grpc.aio says when it was about to write to a stream that has just ended.
 _BROKEN = ("RST_STREAM", "Internal error from Core")
+BUNDLE_BYTES = 1 << 20  # of requests in one message, or waiting to be sent
+_RESULT = "/streamflow.v1.Streamflow/Result"
 _DRY_RUN = "/jina.JinaGatewayDryRunRPC/dry_run"
 _ERRORS: dict[grpc.StatusCode, type[StreamflowError]] = {
     grpc.StatusCode.UNAVAILABLE: ServerUnavailable,
@@ -53,6 +62,7 @@ _ERRORS: dict[grpc.StatusCode, type[StreamflowError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.UNIMPLEMENTED: NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
     grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
     grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
@@ -67,7 +77,7 @@ class GrpcTransport:
         self.address = address
         merged = _OPTIONS | {"grpc.enable_http_proxy": int(proxy)} | options
         if address.tls:
-            self.channel = aio.secure_channel(address.target, grpc.ssl_channel_credentials(), list(merged.items()))
+            self.channel = aio.secure_channel(address.target, _credentials(address.files), list(merged.items()))
         else:
             self.channel = aio.insecure_channel(address.target, list(merged.items()))
         self._own: bool | None = None  # None = not asked yet
@@ -100,6 +110,21 @@ class GrpcTransport:
         if status.code:
             raise ServerUnavailable(f"{self.address}: {status.description}")
         status_of(status).raise_for()
+
+    async def result(self, ask: Ask, request_id: str, wait: bool) -> DataRequest | None:
+        asked = own.ResultRequest(request_id=request_id, wait=wait)
+        try:
+            answer = await self.channel.unary_unary(_RESULT, _serialize)(asked, metadata=_metadata(ask), timeout=ask.timeout_s)
+        except aio.AioRpcError as error:
+            raise self.translate(error) from error
+        found = own.Response.FromString(answer)
+        return None if found.pending else OwnWire(ask).read(answer)
+
+    async def operate(self, flow: str) -> NoReturn:
+        raise BadArguments(f"{self.address}: {BROKER_ONLY}")
+
+    def jobs(self, metadata: Metadata) -> GrpcJobs:
+        return GrpcJobs(self.channel, metadata, self.translate)
 
     async def close(self) -> None:
         await self.channel.close()
@@ -156,7 +181,7 @@ class _UnaryLink(TaskLink):
 
 
 class _StreamLink(StreamLink):
-    """One `Call` stream."""
+    """One stream of messages, each with the requests that were ready at the same moment."""
 
     def __init__(self, transport: GrpcTransport, ask: Ask) -> None:
         super().__init__()
@@ -164,6 +189,10 @@ class _StreamLink(StreamLink):
         self._compression = compression(ask.compression)
         self._call: Any = None
         self._wire: Wire
+        self._outbox: deque[Any] = deque()
+        self._outbox_bytes = 0
+        self._writer: asyncio.Task[None] | None = None
+        self._arrived: deque[DataRequest] = deque()
 
     async def open(self) -> None:
         try:
@@ -173,28 +202,58 @@ class _StreamLink(StreamLink):
         method = self._transport.channel.stream_stream(self._wire.call, _serialize)
         self._call = method(metadata=_metadata(self._ask), compression=self._compression)
 
-    async def write(self, request: Outgoing) -> bool:
+    async def write(self, request: Outgoing) -> None:
         message = self._wire.pack(request)
-        try:
-            await self._call.write(message)
-        except (aio.AioRpcError, asyncio.InvalidStateError):
-            return False
-        return True
+        self._outbox.append(message)
+        self._outbox_bytes += message.ByteSize()
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write())  # starts when this turn of the loop has sent all it has
+        if self._outbox_bytes > BUNDLE_BYTES:
+            await asyncio.wait([self._writer])
+
+    async def _write(self) -> None:
+        """Send the outbox. A stream that has ended is told by `receive`."""
+        while self._outbox:
+            try:
+                await self._call.write(self._next_message())
+            except (aio.AioRpcError, asyncio.InvalidStateError):
+                return
+
+    def _next_message(self) -> Any:
+        bundle: list[Any] = []
+        size = 0
+        while self._outbox and len(bundle) < self._wire.most and size < BUNDLE_BYTES:
+            bundle.append(self._outbox.popleft())
+            size += bundle[-1].ByteSize()
+        self._outbox_bytes -= size
+        return self._wire.bundle(bundle)
 
     async def receive(self) -> DataRequest | None:
-        try:
-            message = await self._call.read()
-        except aio.AioRpcError as error:
-            raise self._transport.translate(error) from error
-        return None if message is aio.EOF else self._wire.read(message)
+        while not self._arrived:
+            try:
+                message = await self._call.read()
+            except aio.AioRpcError as error:
+                raise self._transport.translate(error) from error
+            if message is aio.EOF:
+                return None
+            self._arrived.extend(self._wire.read_bundle(message))
+        return self._arrived.popleft()
 
     async def finish(self) -> None:
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
         with suppress(aio.InternalError):
             await self._call.done_writing()
 
     async def abort(self) -> None:
         if self._call is not None:
             self._call.cancel()
+        if self._writer is not None:
+            self._writer.cancel()
+            await asyncio.gather(self._writer, return_exceptions=True)
+        self._outbox.clear()
+        self._outbox_bytes = 0
+        self._arrived.clear()
 
 
 def channel_options(given: Any) -> dict[str, Any]:
@@ -212,6 +271,11 @@ def compression(name: str | None) -> grpc.Compression:
     if found is None:
         raise BadArguments(f"compression {name!r}: use 'Gzip' or 'Deflate'")
     return found
+
+
+def _credentials(files: TlsFiles) -> grpc.ChannelCredentials:
+    files.context()  # says in its own words what is wrong with them, where gRPC would only fail to connect
+    return grpc.ssl_channel_credentials(*(Path(path).read_bytes() if path else None for path in (files.ca, files.key, files.cert)))
 
 
 def _metadata(ask: Ask) -> Metadata:

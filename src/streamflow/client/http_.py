@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any
+from typing import Any, NoReturn
+from urllib.parse import quote
 
 import aiohttp
 import orjson
 
 from streamflow.broker import codec
 from streamflow.broker.envelope import JSON
-from streamflow.broker.errors import OK
+from streamflow.broker.errors import OK, StreamflowError
+from streamflow.jobs.http_ import HttpJobs
 
 from .address import Address
-from .errors import RequestTimeout, ServerUnavailable, error_of
+from .errors import BadArguments, RequestTimeout, ServerUnavailable, error_of
 from .json_wire import failure, is_ours, json_object, response
 from .plain import plain, to_json
 from .results import DataRequest, Header, Parts
 from .sse import events
 from .task_link import TaskLink
-from .transport import Ask, Link, Metadata, Outgoing
+from .transport import BROKER_ONLY, CONNECT_S, Ask, Link, Metadata, Outgoing
 
 _UNLISTED = (404, 405)
+_UNDER_WAY = 202
+FIRST_LOOK_S, LONGEST_LOOK_S = 0.02, 1.0
 _HEADERS = {"content-type": "application/json", "accept": "application/json"}
 
 
@@ -37,7 +41,7 @@ class HttpTransport:
         self.address = address
         self._base = f"http{'s' if address.tls else ''}://{address.target}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections),
+            connector=aiohttp.TCPConnector(limit=connections, ssl=address.files.context() if address.files else True),
             timeout=aiohttp.ClientTimeout(total=None),
             trust_env=proxy,
             auto_decompress=True,
@@ -52,11 +56,13 @@ class HttpTransport:
     async def stream(self, ask: Ask, request: Outgoing) -> AsyncGenerator[DataRequest, None]:
         headers = {**_headers(ask), "accept": "text/event-stream", "x-request-id": request.request_id}
         url = f"{self._base}{self.path(ask.endpoint)}"
-        timeout = aiohttp.ClientTimeout(total=ask.timeout_s)
+        timeout = aiohttp.ClientTimeout(total=ask.timeout_s, sock_connect=CONNECT_S)
         try:
             async with self._session.get(url, data=_document(ask, request), headers=headers, timeout=timeout) as reply:
                 if reply.status >= 300:
                     raise error_of(failure(reply.status, json_object(await reply.read())), request.request_id)
+                if _is_more_than_a_document(ask) and "x-request-id" not in reply.headers:
+                    raise StreamflowError(f"{self.address}: this server takes no parameters for a stream over HTTP: use gRPC")
                 async for name, data in events(reply.content.iter_any()):
                     part = _part(name, data, ask, request)
                     if part is None:
@@ -74,6 +80,24 @@ class HttpTransport:
         answer = json_object(body)
         if status >= 300 or answer.get("code") not in (None, 0, "SUCCESS"):
             raise ServerUnavailable(f"{self.address}: {answer.get('description') or f'HTTP {status}'}")
+
+    async def result(self, ask: Ask, request_id: str, wait: bool) -> DataRequest | None:
+        path = f"/results/{quote(request_id, safe='')}"
+        pause_s = FIRST_LOOK_S
+        while True:
+            status, body = await self._exchange("GET", path, b"", ask)
+            if status != _UNDER_WAY:
+                return response(status, body, ask, request_id)
+            if not wait:
+                return None
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_LOOK_S)
+
+    async def operate(self, flow: str) -> NoReturn:
+        raise BadArguments(f"{self.address}: {BROKER_ONLY}")
+
+    def jobs(self, metadata: Metadata) -> HttpJobs:
+        return HttpJobs(self.address, self._session, self._base, metadata)
 
     async def close(self) -> None:
         await self._session.close()
@@ -105,7 +129,7 @@ class HttpTransport:
         return "/post"
 
     async def _exchange(self, method: str, path: str, body: bytes, ask: Ask) -> tuple[int, bytes]:
-        timeout = aiohttp.ClientTimeout(total=ask.timeout_s)
+        timeout = aiohttp.ClientTimeout(total=ask.timeout_s, sock_connect=CONNECT_S)
         try:
             async with self._session.request(method, self._base + path, data=body, headers=_headers(ask), timeout=timeout) as reply:
                 return reply.status, await reply.read()
@@ -113,7 +137,7 @@ class HttpTransport:
             raise self._lost(error, ask) from error
 
     def _lost(self, error: Exception, ask: Ask) -> ServerUnavailable | RequestTimeout:
-        if isinstance(error, TimeoutError):
+        if isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ConnectionTimeoutError):
             return RequestTimeout(f"{self.address}: no answer within {ask.timeout_s} s")
         return ServerUnavailable(f"{self.address}: {error or type(error).__name__}")
 
@@ -158,10 +182,14 @@ def _headers(ask: Ask) -> dict[str, str]:
     return headers
 
 
+def _is_more_than_a_document(ask: Ask) -> bool:
+    return bool(ask.parameters or ask.target_executor)
+
+
 def _document(ask: Ask, request: Outgoing) -> bytes:
     """The body that asks a streaming endpoint: the document alone, as Jina has it; the form of other requests where more is to be said."""
     documents = codec.encode(request.docs, JSON).strip()
-    if not ask.parameters and not ask.target_executor:
+    if not _is_more_than_a_document(ask):
         return documents[1:-1]
     target = orjson.dumps(ask.target_executor or None)
     return b'{"data":%b,"targetExecutor":%b,"parameters":%b}' % (documents, target, to_json(plain(ask.parameters)))

@@ -18,8 +18,9 @@ InCaller = Callable[..., Awaitable[Any]]
 
 
 def resolve(inputs: Any) -> Any:
-    """`inputs`, called if it is a function."""
-    return inputs() if callable(inputs) and not isinstance(inputs, (BaseDocWithoutId, type)) else inputs
+    """`inputs`, called if it is a function; None for an empty list, which is sent as one request without documents (Jina does so)."""
+    made = inputs() if callable(inputs) and not isinstance(inputs, (BaseDocWithoutId, type)) else inputs
+    return None if isinstance(made, (list, tuple, DocList, DocVec)) and not len(made) else made
 
 
 def known_length(inputs: Any) -> int | None:

@@ -21,6 +21,7 @@ _CODES: dict[int, Code] = {
     403: Code.PERMISSION_DENIED,
     404: Code.NOT_FOUND,
     405: Code.NOT_FOUND,
+    409: Code.ALREADY_EXISTS,
     413: Code.TOO_LARGE,
     422: Code.INVALID_ARGUMENT,
     429: Code.RESOURCE_EXHAUSTED,
@@ -39,7 +40,7 @@ def response(status: int, answer: bytes, ask: Ask, request_id: str) -> DataReque
         answer if outcome is OK and values.get("data") else b"",
         JSON,
         partial(_dict, values.get("parameters")),
-        partial(_routes, values.get("routes")),
+        partial(routes, values.get("routes")),
     )
     return DataRequest(parts, ask.doc_type)
 
@@ -75,7 +76,7 @@ def _dict(values: Any) -> dict[str, Any]:
     return dict(values or {})
 
 
-def _routes(routes: Any) -> list[Route]:
+def routes(routes: Any) -> list[Route]:
     return [Route(route.get("executor", ""), _unix(route.get("startTime")), _unix(route.get("endTime"))) for route in routes or ()]
 
 

@@ -12,9 +12,9 @@ from docarray.base_doc import AnyDoc
 from docarray.base_doc.doc import BaseDocWithoutId
 
 from streamflow.broker import codec
-from streamflow.broker.errors import OK, Code, Status
+from streamflow.broker.errors import OK, Code, Status, StreamflowError
 
-from .errors import BadArguments
+from .errors import BadArguments, error_of
 
 
 class Route(NamedTuple):
@@ -92,17 +92,23 @@ class DataRequest:
 
     @cached_property
     def parameters(self) -> dict[str, Any]:
-        return {"__results__": {}} | self._parts.parameters()
+        return self._parts.parameters()
 
     @property
     def results(self) -> dict[str, Any]:
         """What executors returned as dicts, by `<executor>/rep-<n>`."""
-        found: dict[str, Any] = self.parameters["__results__"]
+        found: dict[str, Any] = self.parameters.get("__results__", {})
         return found
 
     @cached_property
     def routes(self) -> list[Route]:
         return self._parts.routes()
+
+    def error(self) -> StreamflowError:
+        """The exception that `post()` raises for this answer; one whose status is OK has none (`ValueError`)."""
+        last = self.routes[-1] if self.routes else None
+        place = f"replica {last.replica}, attempt {last.attempt}" if last is not None and last.replica else ""
+        return error_of(self.status, self.request_id, place)
 
     def to_dict(self) -> dict[str, Any]:
         """Header, parameters, routes and data as plain values (documents as `to_json` would print them)."""

@@ -25,8 +25,8 @@ class StreamLink(ABC):
         """Connect; called again after a failure. Raises our errors."""
 
     @abstractmethod
-    async def write(self, request: Outgoing) -> bool:
-        """Encode and send; False when the stream has ended (then `receive` says why)."""
+    async def write(self, request: Outgoing) -> None:
+        """Encode and send, or have it sent. When the stream has ended, `receive` says why."""
 
     @abstractmethod
     async def receive(self) -> DataRequest | None:
@@ -46,12 +46,10 @@ class StreamLink(ABC):
                 await self._start()
             self._waiting[request.request_id] = request
             try:
-                written = await self.write(request)
+                await self.write(request)
             except Exception:
                 self._waiting.pop(request.request_id, None)
                 raise
-            if not written and self._reader is not None:
-                await asyncio.wait([self._reader])  # it tells everyone who waits
 
     async def close(self) -> None:
         reader, self._reader = self._reader, None

@@ -7,15 +7,22 @@ import sys
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from docarray.base_doc import AnyDoc
 from docarray.base_doc.doc import BaseDocWithoutId
 
+from .address import Address
 from .inputs import Docs
 from .results import DataRequest
 
+if TYPE_CHECKING:
+    from streamflow.broker.bus import Bus
+    from streamflow.jobs.backend import Backend as JobBackend
+
 Metadata = tuple[tuple[str, str], ...]
+BROKER_ONLY = "dead letters are looked after over nats://"
+CONNECT_S = 3.0  # for a TCP connection; a host that does not answer would hold the caller for minutes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,8 @@ class Link(Protocol):
 class Transport(Protocol):
     """One client's connection; belongs to one event loop. Connecting happens on first use."""
 
+    address: Address
+
     async def link(self, ask: Ask, single: bool) -> Link:
         """A way for the requests of `ask`; `single` says that there will be exactly one."""
         ...
@@ -71,6 +80,19 @@ class Transport(Protocol):
 
     async def ready(self, timeout_s: float, metadata: Metadata) -> None:
         """Return when the gateway and an executor each of the flow can serve; raise a `StreamflowError` otherwise."""
+        ...
+
+    async def result(self, ask: Ask, request_id: str, wait: bool) -> DataRequest | None:
+        """The kept answer of an earlier request, None while it is under way (unless `wait`). Raises `BadArguments` where this protocol has
+        no way to ask."""
+        ...
+
+    async def operate(self, flow: str) -> Bus:
+        """The broker, with an operator's rights on `flow`. Raises `BadArguments` where there is only a gateway."""
+        ...
+
+    def jobs(self, metadata: Metadata) -> JobBackend:
+        """The way to the jobs of the flow. Raises `BadArguments` where this protocol has none."""
         ...
 
     async def close(self) -> None: ...

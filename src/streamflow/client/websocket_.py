@@ -9,6 +9,8 @@ import asyncio
 import time
 import weakref
 from collections.abc import AsyncGenerator
+from contextlib import suppress
+from typing import NoReturn
 
 import aiohttp
 import orjson
@@ -20,12 +22,12 @@ from streamflow.broker.errors import OK, StreamflowError
 from streamflow.gateway.proto import shallow_pb2 as jina
 
 from .address import Address
-from .errors import RequestTimeout, ServerUnavailable
+from .errors import BadArguments, RequestTimeout, ServerUnavailable
 from .json_wire import json_object, response
 from .plain import plain, to_json
 from .results import DataRequest
 from .stream_link import StreamLink
-from .transport import Ask, Link, Metadata, Outgoing
+from .transport import BROKER_ONLY, CONNECT_S, Ask, Link, Metadata, Outgoing
 from .wires import JinaWire, status_of
 
 _BYTES, _JSON = "bytes", "json"
@@ -40,7 +42,11 @@ class WebSocketTransport:
     def __init__(self, address: Address, proxy: bool = False) -> None:
         self.address = address
         self._base = f"ws{'s' if address.tls else ''}://{address.target}"
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None), trust_env=proxy)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ssl=address.files.context() if address.files else True),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
+            trust_env=proxy,
+        )
         self._sockets: weakref.WeakSet[aiohttp.ClientWebSocketResponse] = weakref.WeakSet()
 
     async def link(self, ask: Ask, single: bool) -> Link:
@@ -94,6 +100,15 @@ class WebSocketTransport:
         self._sockets.add(socket)
         return socket
 
+    async def result(self, ask: Ask, request_id: str, wait: bool) -> NoReturn:
+        raise BadArguments(f"{self.address}: results are asked for over grpc://, http:// or nats://")
+
+    async def operate(self, flow: str) -> NoReturn:
+        raise BadArguments(f"{self.address}: {BROKER_ONLY}")
+
+    def jobs(self, metadata: Metadata) -> NoReturn:
+        raise BadArguments(f"{self.address}: jobs are asked for over grpc://, http:// or nats://")
+
     async def close(self) -> None:
         # A post() whose iterator was dropped may still hold one: its loop ends before its own clean-up runs.
         await asyncio.gather(*(socket.close() for socket in self._sockets), return_exceptions=True)
@@ -110,14 +125,11 @@ class _SocketLink(StreamLink):
     async def open(self) -> None:
         self._socket = await self._transport.connect("/", (*self._ask.metadata, *self._ask.trace.items()))
 
-    async def write(self, request: Outgoing) -> bool:
+    async def write(self, request: Outgoing) -> None:
         assert self._socket is not None
         message = self._wire.pack(request).SerializeToString()
-        try:
+        with suppress(aiohttp.ClientError, ConnectionError):
             await self._socket.send_bytes(message)
-        except (aiohttp.ClientError, ConnectionError):
-            return False
-        return True
 
     async def receive(self) -> DataRequest | None:
         assert self._socket is not None

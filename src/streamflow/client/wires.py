@@ -31,6 +31,7 @@ class Wire(ABC):
     """Method paths and the translations both ways; `Any` stands for the wire's own message classes."""
 
     call: ClassVar[str]
+    most: ClassVar[int] = 1  # requests in one message of `call`
     unary: ClassVar[str]
     parts: ClassVar[str]
 
@@ -44,13 +45,22 @@ class Wire(ABC):
     @abstractmethod
     def read(self, message: bytes) -> DataRequest: ...
 
+    def bundle(self, requests: list[Any]) -> Any:
+        """What `pack` made of several requests, at most `most`, as one message."""
+        return requests[0]
+
+    def read_bundle(self, message: bytes) -> list[DataRequest]:
+        """The answers in one message of `call`."""
+        return [self.read(message)]
+
     @abstractmethod
     def read_part(self, message: bytes) -> DataRequest:
         """The answer in one message of a streaming endpoint."""
 
 
 class OwnWire(Wire):
-    call = "/streamflow.v1.Streamflow/Call"
+    call = "/streamflow.v1.Streamflow/Exchange"
+    most = 64
     unary = "/streamflow.v1.Streamflow/Unary"
     parts = "/streamflow.v1.Streamflow/Stream"
 
@@ -81,16 +91,26 @@ class OwnWire(Wire):
     def read_part(self, message: bytes) -> DataRequest:
         return self._answer(own.Response.FromString(message))
 
+    def bundle(self, requests: list[own.Request]) -> own.Requests:
+        return own.Requests(requests=requests)
+
+    def read_bundle(self, message: bytes) -> list[DataRequest]:
+        return [self._answer(answer) for answer in own.Responses.FromString(message).responses]
+
     def _answer(self, message: own.Response) -> DataRequest:
-        status = Status.from_wire(msgpack.unpackb(message.status)) if message.status else OK
-        parts = Parts(
-            Header(message.request_id, status, self._ask.endpoint, self._ask.target_executor),
-            message.body,
-            message.content_type,
-            partial(_own_parameters, message.parameters, message.results),
-            partial(_own_routes, message.routes),
-        )
-        return DataRequest(parts, self._ask.doc_type)
+        return DataRequest(own_parts(message, self._ask.endpoint, self._ask.target_executor), self._ask.doc_type)
+
+
+def own_parts(message: own.Response, endpoint: str, target_executor: str = "") -> Parts:
+    """An answer of `streamflow.v1`."""
+    status = Status.from_wire(msgpack.unpackb(message.status)) if message.status else OK
+    return Parts(
+        Header(message.request_id, status, endpoint, target_executor),
+        message.body,
+        message.content_type,
+        partial(_own_parameters, message.parameters, message.results),
+        partial(_own_routes, message.routes),
+    )
 
 
 def _own_parameters(parameters: bytes, results: bytes) -> dict[str, Any]:

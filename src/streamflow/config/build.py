@@ -11,7 +11,7 @@ from streamflow.broker.errors import FlowError
 from streamflow.broker.flow import Graph, Node, Polling
 
 from .models import ExecutorFile
-from .spec import ExecutorSpec, FlowSpec, GatewaySpec, ListenAt, Uses
+from .spec import ExecutorSpec, FlowSpec, GatewaySpec, ListenAt, Origin, Uses
 
 log = logging.getLogger(__name__)
 Given = dict[str, Any]
@@ -22,7 +22,8 @@ _HERE = frozenset({"0.0.0.0", "127.0.0.1", "localhost", "::", "::1"})
 BRIDGE = "streamflow.bridge.Bridge"
 _NODE_AS_GIVEN = (
     "replicas", "shards", "when", "floating", "external_flow", "external_executor", "no_reduce", "partitions", "allow_partial",
-    "retries", "max_deliver", "ack_wait_s",
+    "stateful", "retries", "backoff_s", "max_backoff_s", "max_deliver", "ack_wait_s",
+    "timeout_run_s",
 )  # fmt: skip
 _EXECUTOR_AS_GIVEN = (
     "uses_with",
@@ -36,10 +37,13 @@ _EXECUTOR_AS_GIVEN = (
     "workspace",
 )
 _GATEWAY_AS_GIVEN = (
-    "prefetch", "title", "description", "cors", "no_debug_endpoints", "no_crud_endpoints", "expose_endpoints", "uvicorn_kwargs",
-    "grpc_server_options", "uses_with", "env",
+    "prefetch", "title", "description", "cors", "no_debug_endpoints", "no_crud_endpoints", "expose_graphql_endpoint", "uvicorn_kwargs",
+    "grpc_server_options", "compression", "allow_anonymous", "allowed_origins", "header_timeout_s", "body_timeout_s",
+    "admin_port", "admin_host", "uses", "uses_with", "env",
 )  # fmt: skip
-_FLOW_OPTIONS = ("log_config", "quiet", "quiet_error", "suppress_root_logging")
+_GATEWAY_FILES = ("ssl_certfile", "ssl_keyfile", "ssl_ca", "auth_file")
+_SHARING = {"http", "websocket"}  # one listener speaks both
+_FLOW_OPTIONS = ("log_config", "log_level", "quiet", "quiet_error", "suppress_root_logging")
 
 
 class Source(Protocol):
@@ -48,6 +52,7 @@ class Source(Protocol):
     shared: Given
     folder: Path
     sources: tuple[Path, ...]
+    origin: Origin | None
 
 
 def node_of(given: Given) -> Node:
@@ -89,9 +94,11 @@ def build_spec(graph: Graph, executors: list[Given], gateway: Given, source: Sou
         gateway_spec(gateway, source.folder, ports),
         broker_url=broker.url if broker else None,
         store=source.folder / store if store else None,
+        durability=source.shared.get("durability"),
         reload=bool(source.shared.get("reload")),
         sources=source.sources,
-        options={name: source.shared[name] for name in _FLOW_OPTIONS if name in source.shared},
+        origin=source.origin,
+        options=_logging({name: source.shared[name] for name in _FLOW_OPTIONS if name in source.shared}, source.folder),
     )
 
 
@@ -127,7 +134,7 @@ def executor_spec(given: Given, folder: Path) -> ExecutorSpec:
         extra_search_paths=tuple(str(folder / path) for path in given.get("extra_search_paths", ())),
         timeout_ready_ms=given.get("timeout_ready", 600_000),
         folder=folder,
-        options={name: value for name, value in given.items() if name not in used | {"extra_search_paths"}},
+        options=_logging({name: value for name, value in given.items() if name not in used | {"extra_search_paths"}}, folder),
         **known,
     )
 
@@ -141,26 +148,31 @@ def gateway_spec(given: Given, folder: Path, ports: list[int]) -> GatewaySpec:
         "host",
         "port",
         "protocol",
-        "uses",
+        "expose_endpoints",
         "py_modules",
         "timeout_send",
         "timeout_ready",
-        "ssl_certfile",
-        "ssl_keyfile",
+        *_GATEWAY_FILES,
     }
+    files: dict[str, Any] = {name: _file_or_none(given.get(name), places) for name in _GATEWAY_FILES}
     return GatewaySpec(
         tuple(map(ListenAt, protocols_of(given), ports)),
         host=host_of(given),
         timeout_send_ms=None if timeout_ms < 0 else timeout_ms,
-        uses=_uses(given.get("uses"), places, "gateway"),
+        expose_endpoints={name: route.given() for name, route in given.get("expose_endpoints", {}).items()},
         py_modules=tuple(_file_or_text(module, places) for module in given.get("py_modules", ())),
         timeout_ready_ms=given.get("timeout_ready", 600_000),
-        ssl_certfile=_file_or_none(given.get("ssl_certfile"), places),
-        ssl_keyfile=_file_or_none(given.get("ssl_keyfile"), places),
         folder=folder,
-        options={name: value for name, value in given.items() if name not in used},
+        options=_logging({name: value for name, value in given.items() if name not in used}, folder),
+        **files,
         **known,
     )
+
+
+def _logging(options: Given, folder: Path) -> Given:
+    """`options` with the logging file as an absolute path; "default" is none."""
+    config = options.get("log_config")
+    return options if config in (None, "default") else {**options, "log_config": str(folder.absolute() / config)}
 
 
 def protocols_of(gateway: Given) -> list[str]:
@@ -176,15 +188,19 @@ def host_of(gateway: Given) -> str:
 
 
 def ports_of(gateway: Given) -> list[int]:
-    """The ports the user gave, 0 = to be chosen, one per protocol."""
+    """The ports the user gave, 0 = to be chosen, one per protocol. HTTP and WebSocket may share one."""
     protocols, ports = protocols_of(gateway), gateway.get("port") or []
     if len(set(protocols)) != len(protocols):
         raise FlowError(f"gateway: protocol: {', '.join(protocols)}: each protocol once")
+    if len(ports) == 1 and set(protocols) == _SHARING:
+        ports = ports * 2
     if ports and len(ports) != len(protocols):
         raise FlowError(f"gateway: port: {len(ports)} for {len(protocols)} protocols ({', '.join(protocols)}); give one port per protocol")
-    chosen = [port for port in ports if port]
-    if len(set(chosen)) != len(chosen):
-        raise FlowError("gateway: port: the same port twice")
+    of_port: dict[int, set[str]] = {}
+    for protocol, port in zip(protocols, ports, strict=False):
+        of_port.setdefault(port, set()).add(protocol)
+    if any(port and len(sharing) > 1 and sharing != _SHARING for port, sharing in of_port.items()):
+        raise FlowError("gateway: port: the same port twice (only http and websocket can share one)")
     return ports or [0] * len(protocols)
 
 

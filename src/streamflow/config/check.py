@@ -48,7 +48,7 @@ def _check(model: type[Model], data: Mapping[str, Any], say: Callable[[KeyPath],
         details = error.errors(include_url=False, include_context=False)
         lines = dict.fromkeys(_line(model, data, each, say) for each in details)
         raise FlowError("\n".join(lines)) from None
-    for path, effect in _without_effect(checked, data):
+    for path, effect in without_effect(model, data):
         log.warning("%s: %s", say(path), effect)
     return checked
 
@@ -109,18 +109,19 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
     return next((each for each in found if each), None)
 
 
-def _without_effect(checked: Any, data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
-    """Arguments that were set but do nothing when the flow runs."""
-    if isinstance(checked, list) and isinstance(data, list):
-        for index, each in enumerate(checked):
-            yield from _without_effect(each, data[index], (*path, index))
-    if not isinstance(checked, BaseModel) or not isinstance(data, Mapping):
+def without_effect(model: type[BaseModel], data: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """Arguments in `data`, valid or not, that do nothing when the flow runs: where they stand, and what to say."""
+    if isinstance(data, list):
+        for index, each in enumerate(data):
+            yield from without_effect(model, each, (*path, index))
+    if not isinstance(data, Mapping):
         return
-    for name, field in type(checked).model_fields.items():
+    for name, field in model.model_fields.items():
         key = next((each for each in _names_of(name, field.validation_alias) if each in data), None)
         if key is None or data[key] is None:
             continue
-        extra = field.json_schema_extra
+        extra, inner = field.json_schema_extra, _inner_model(field.annotation)
         if isinstance(extra, dict) and EFFECT in extra:
             yield (*path, str(key)), str(extra[EFFECT])
-        yield from _without_effect(getattr(checked, name), data[key], (*path, str(key)))
+        elif inner:
+            yield from without_effect(inner, data[key], (*path, str(key)))

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from streamflow.broker.errors import FlowError
-from streamflow.broker.flow import GATEWAY, Graph
+from streamflow.broker.flow import GATEWAY, Graph, Journal
 
 from .build import build_spec, node_of
+from .gateway_file import unfolded
 from .models import ExecutorDefaults, GatewayDefaults
-from .spec import FlowSpec
+from .spec import ExecutorSpec, FlowSpec, Origin
 
 Given = dict[str, Any]  # arguments that were set, by field name of the models
 
@@ -30,6 +31,7 @@ class Definition:
     executors: list[Given] = field(default_factory=list)
     folder: Path = field(default_factory=Path.cwd)
     sources: tuple[Path, ...] = ()
+    origin: Origin | None = None  # while the file says all, and what was set since can be set again
     where: Callable[[int], str] | None = None  # "flow.yml:12" of an executor, for errors
 
     @property
@@ -77,12 +79,15 @@ class Definition:
         return _under(self.shared, ExecutorDefaults.model_fields, given)
 
     def complete_gateway(self) -> Given:
-        return _under(self.shared, GatewayDefaults.model_fields, self.gateway)
+        """The gateway's arguments with what its own file says and what the flow hands down. Raises `FlowError`."""
+        return _under(self.shared, GatewayDefaults.model_fields, unfolded(self.gateway, self.folder))
 
     def graph(self) -> Graph:
         """The checked graph. Raises `FlowError`, with file and line where they are known."""
         try:
-            graph = Graph(self.name, tuple(node_of(self.complete(each)) for each in self.executors))
+            nodes = tuple(node_of(self.complete(each)) for each in self.executors)
+            journal = self.shared.get("journal")
+            graph = Graph(self.name, nodes, Journal(**journal.given()) if journal else None, self.shared.get("keep_results", 0.0))
             graph.validate()
         except FlowError as error:
             raise self._located(error) from None
@@ -92,9 +97,14 @@ class Definition:
         """The finished flow; `ports` one per protocol."""
         graph = self.graph()
         try:
-            return build_spec(graph, [self.complete(each) for each in self.executors], self.complete_gateway(), self, ports)
+            spec = build_spec(graph, [self.complete(each) for each in self.executors], self.complete_gateway(), self, ports)
         except FlowError as error:
             raise self._located(error) from None
+        return spec if self.where is None else replace(spec, executors=tuple(map(self._placed, spec.executors)))
+
+    def _placed(self, executor: ExecutorSpec) -> ExecutorSpec:
+        index = next(index for index, each in enumerate(self.executors) if each["name"] == executor.name)
+        return executor if self.where is None else replace(executor, where=self.where(index))
 
     def _located(self, error: FlowError) -> FlowError:
         found = _NAMED.search(str(error))

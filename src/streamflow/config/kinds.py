@@ -32,7 +32,7 @@ def _as_text(value: object) -> object:
     return "" if value is None else str(value) if isinstance(value, int | float) else value
 
 
-def _from_json(value: object) -> object:
+def from_json(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
@@ -44,7 +44,7 @@ def _from_json(value: object) -> object:
 def _polling(value: object) -> object:
     """A word stands for all endpoints; a mapping may be JSON text; words in any case."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
-        value = _from_json(value)
+        value = from_json(value)
     table = {"*": value} if isinstance(value, str) else value
     return {key: each.upper() if isinstance(each, str) else each for key, each in table.items()} if isinstance(table, Mapping) else table
 
@@ -52,6 +52,11 @@ def _polling(value: object) -> object:
 def _protocols(value: object) -> object:
     listed = _as_list(value)
     return [each.lower() if isinstance(each, str) else each for each in listed] if isinstance(listed, list) else listed
+
+
+def _coding(value: object) -> object:
+    """gRPC's spelling too: "Gzip", "NoCompression"."""
+    return value.lower().replace("nocompression", "none") if isinstance(value, str) else value
 
 
 Int = Annotated[int, BeforeValidator(_no_bool)]
@@ -66,6 +71,10 @@ Protocols = Annotated[
     list[Literal["grpc", "http", "websocket"]],
     BeforeValidator(_protocols, json_schema_input_type=Literal["grpc", "http", "websocket"] | list[Literal["grpc", "http", "websocket"]]),
 ]
+Level = Annotated[
+    Literal["debug", "info", "warning", "error"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+]
+Coding = Annotated[Literal["none", "gzip", "deflate"], BeforeValidator(_coding)]
 Object = dict[str, Any]
-JsonObject = Annotated[dict[str, Any], BeforeValidator(_from_json, json_schema_input_type=str | dict[str, Any])]
+JsonObject = Annotated[dict[str, Any], BeforeValidator(from_json, json_schema_input_type=str | dict[str, Any])]
 Free = JsonValue

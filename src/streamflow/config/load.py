@@ -15,6 +15,7 @@ from .check import check_keywords, check_tree
 from .definition import Definition, Given
 from .models import Arguments, DeploymentArguments, DeploymentFile, ExecutorFile, FlowArguments, FlowFile, OneExecutor, Served
 from .save import keep_files
+from .spec import Origin
 
 Source = str | Path | Mapping[str, Any] | IO[str]
 DEPLOYMENT_NAME = "executor"
@@ -37,6 +38,7 @@ def load_flow(source: Source, *, context: Mapping[str, Any] | None = None, overr
     if "uses" in shared:
         raise tree.error("a flow file cannot start from another one", "with", "uses")
     definition = _definition(tree, shared)
+    definition.origin = _origin("Flow", tree, source, context, overrides)
     definition.gateway = file.gateway.given() if file.gateway else {}
     definition.where = lambda index: tree.where("executors", index)
     for executor in file.executors or []:
@@ -53,6 +55,7 @@ def load_deployment(source: Source, *, context: Mapping[str, Any] | None = None,
     top = {name: value for name, value in file.given().items() if name in DeploymentArguments.model_fields}
     given = _merged(file.arguments, top, check_keywords(DeploymentArguments, overrides or {}, "Deployment").given())
     definition = deployment_of(given, _definition(tree, {}))
+    definition.origin = _origin("Deployment", tree, source, context, overrides)
     definition.gateway |= file.gateway.given() if file.gateway else {}
     definition.where = lambda index: tree.where()
     definition.graph()
@@ -116,6 +119,11 @@ def _definition(tree: Tree, shared: Given) -> Definition:
     if tree.file is None:
         return Definition(shared)
     return Definition(shared, folder=tree.file.parent, sources=(tree.file,))
+
+
+def _origin(kind: str, tree: Tree, source: Source, context: Mapping[str, Any] | None, overrides: Mapping[str, Any] | None) -> Origin | None:
+    """None for what is in no file that could be read again."""
+    return Origin(kind, str(source), context, overrides or {}) if tree.file is not None and isinstance(source, str | Path) else None
 
 
 def _merged(arguments: Arguments | None, *over: Given) -> Given:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 from pydantic.json_schema import SkipJsonSchema
 
-from .kinds import Count, Env, Free, Int, JsonObject, Number, Object, Polls, Port, Ports, Protocols, Texts
+from .kinds import Coding, Count, Env, Free, Int, JsonObject, Level, Number, Object, Polls, Port, Ports, Protocols, Texts, from_json
 
 EFFECT = "x-streamflow-effect"  # in the JSON schema of a field that does nothing when a flow runs
 
@@ -84,9 +84,10 @@ class Common(Arguments):
     timeout_send: Number | None = Field(None, ge=-1, description="milliseconds a request may take; -1 = no limit")
     retries: Int | None = Field(None, ge=-1, description="extra attempts after an exception named in `retry_on`")
     reload: bool | None = Field(None, description="start again when source files change")
-    log_config: str | None = None
-    quiet: bool | None = None
-    quiet_error: bool | None = None
+    log_config: str | None = Field(None, description='logging file (handlers, level, configs), or "default"')
+    log_level: Level | None = Field(None, description="debug, info, warning or error")
+    quiet: bool | None = Field(None, description="log errors only")
+    quiet_error: bool | None = Field(None, description="log exceptions of executors without their tracebacks")
     tracing: bool | None = None
     traces_exporter_host: str | None = Field(None, validation_alias=AliasChoices("traces_exporter_host", "tracing_exporter_host"))
     traces_exporter_port: Port | None = Field(None, validation_alias=AliasChoices("traces_exporter_port", "tracing_exporter_port"))
@@ -121,13 +122,20 @@ class ExecutorDefaults(Common):
         description="hand branches over as docs_matrix instead of merged",
     )
     retry_on: Texts | None = Field(None, description="class names of exceptions after which a request is tried again")
+    backoff_s: float | None = Field(
+        None, gt=0, description="seconds before a request is tried again (`retry_on`), doubling with each attempt"
+    )
+    max_backoff_s: float | None = Field(None, gt=0, description="longest time between two attempts")
     max_deliver: Count | None = Field(None, description="worker deaths on one request before it is quarantined")
     ack_wait_s: float | None = Field(None, gt=0, description="seconds without a sign of life before another replica takes over")
+    timeout_run_s: float | None = Field(None, gt=0, description="seconds after which a call that runs on ends its worker, as a crash would")
     partitions: Count | None = Field(None, description="reducers that share joins and gathers of this executor")
     allow_partial: bool | None = Field(None, description="at the deadline answer with the branches that came")
     allow_concurrent: bool | None = Field(None, description="run async endpoints for several requests at the same time")
     concurrency: Count | None = Field(None, description="requests that run at the same time (async endpoints only)")
-    stateful: bool | None = None
+    stateful: bool | None = Field(None, description="every replica applies all requests of `@write` endpoints, in one order")
+    snapshot_every: Count | None = Field(None, description="writes after which a stateful executor is asked for a snapshot")
+    snapshot_every_s: float | None = Field(None, gt=0, description="seconds after which it is, when there was any write")
     queue: Queue | None = Field(None, description="max_deliver, ack_wait_s and partitions in a section of their own")
     volumes: Texts | None = for_export()
     gpus: str | int | None = for_export()
@@ -138,8 +146,8 @@ class ExecutorDefaults(Common):
     install_requirements: bool | None = without_meaning()
     peer_ports: Free = without_meaning()
     raft_configuration: Object | None = without_meaning()
-    output_array_type: str | None = without_meaning()
-    exit_on_exceptions: Texts | None = without_meaning()
+    output_array_type: str | None = Field(None, description="numpy or torch: what tensors are turned into before the next hop")
+    exit_on_exceptions: Texts | None = Field(None, description="class names of exceptions after which the worker ends and is restarted")
     connection_list: Free = without_meaning()
     k8s_namespace: str | None = without_meaning()
 
@@ -184,6 +192,24 @@ class ExecutorArguments(OneExecutor):
     ssl_keyfile: str | None = without_meaning()
 
 
+class ExposedRoute(Arguments):
+    """An HTTP route of `expose_endpoints`; what is not `path` and `methods` goes into the OpenAPI document."""
+
+    path: str | None = Field(None, validation_alias=AliasChoices("path", "http_path"), description="the endpoint's own name when not set")
+    methods: Texts | None = Field(None, description="POST when not set")
+    summary: str | None = None
+    description: str | None = None
+    tags: Texts | None = None
+    deprecated: bool | None = None
+    operation_id: str | None = None
+
+
+def _routes(value: object) -> object:
+    """A mapping or its JSON text; an endpoint without anything behind it is exposed as it is."""
+    value = from_json(value)
+    return {endpoint: entry or {} for endpoint, entry in value.items()} if isinstance(value, Mapping) else value
+
+
 class GatewayDefaults(Common):
     """Arguments of a gateway that may also stand in the top `with:`, or in `Flow()` and `Deployment()`."""
 
@@ -194,16 +220,31 @@ class GatewayDefaults(Common):
     title: str | None = None
     description: str | None = None
     cors: bool | None = None
-    no_debug_endpoints: bool | None = None
-    no_crud_endpoints: bool | None = None
-    expose_endpoints: JsonObject | None = None
-    uvicorn_kwargs: Object | None = None
-    grpc_server_options: JsonObject | None = None
+    no_debug_endpoints: bool | None = Field(None, description="HTTP without /status and /post, gRPC without _status")
+    no_crud_endpoints: bool | None = Field(None, description="HTTP without /index, /search, /update and /delete")
+    expose_graphql_endpoint: bool | None = Field(
+        None,
+        validation_alias=AliasChoices("expose_graphql_endpoint", "expose_graphql_endpont"),
+        description="HTTP with /graphql (extra streamflow[graphql])",
+    )
+    expose_endpoints: (
+        Annotated[dict[str, ExposedRoute], BeforeValidator(_routes, json_schema_input_type=str | dict[str, ExposedRoute | None])] | None
+    ) = Field(None, description="endpoint to the HTTP route that serves it")
+    uvicorn_kwargs: Object | None = Field(None, description="further arguments of uvicorn's Config")
+    grpc_server_options: JsonObject | None = Field(None, description="further gRPC options, which win over the gateway's own")
+    compression: Coding | None = Field(None, description="of answers, where the client accepts it")
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
+    ssl_ca: str | None = Field(None, description="authority whose certificates clients must show (mutual TLS)")
+    auth_file: str | None = Field(None, description="who may call: tokens, JWT issuers, certificates, limits (docs/security.md)")
+    allow_anonymous: bool | None = Field(None, description="let callers of other machines in without asking who they are")
+    allowed_origins: Texts | None = Field(None, description="origins of web pages that may call and open sockets")
+    header_timeout_s: float | None = Field(None, gt=0, description="seconds that the head of an HTTP request may take to arrive")
+    body_timeout_s: float | None = Field(None, gt=0, description="seconds that a body may take, besides one for each KiB")
+    admin_port: Port | None = Field(None, description="health, readiness and status on a port of their own, and on no other")
+    admin_host: str | None = Field(None, description="address of the admin port; that of the others when not set")
     port_expose: Port | None = for_export()
     proxy: bool | None = without_meaning()
-    expose_graphql_endpoint: bool | None = without_meaning("expose_graphql_endpoint", "expose_graphql_endpont")
 
 
 class GatewayArguments(GatewayDefaults):
@@ -222,11 +263,34 @@ class GatewayArguments(GatewayDefaults):
     deployments_no_reduce: Free = without_meaning()
 
 
+class GatewayFile(GatewayArguments):
+    """`config.yml` of a gateway class: `!MyGateway`, or `jtype: MyGateway`."""
+
+    jtype: str = Field(description="class name, or module.Class")
+    version: Free = None
+    uses: SkipJsonSchema[None] = None
+
+
 class Broker(Arguments):
     """`broker:`: where the queue is."""
 
     url: str | None = Field(None, description="NATS with JetStream; an own server is started when not set")
     store: str | None = Field(None, description="folder in which the own server keeps its data; a temporary one when not set")
+
+
+class JournalArguments(Arguments):
+    """`journal:`: how much of the online requests is kept for replay."""
+
+    keep_s: float | None = Field(None, ge=1, description="seconds; a week when not set")
+    max_bytes: Count | None = Field(None, description="bytes, the oldest go first; 1 GiB when not set")
+
+
+def _journal(value: object) -> object:
+    """`true` stands for a journal with the default bounds, `false` for none."""
+    return (JournalArguments() if value else None) if isinstance(value, bool) else value
+
+
+Journal = Annotated[JournalArguments | None, BeforeValidator(_journal, json_schema_input_type=bool | JournalArguments | None)]
 
 
 def _broker(value: object) -> object:
@@ -240,7 +304,14 @@ class Served(GatewayDefaults):
     broker: Annotated[Broker, BeforeValidator(_broker, json_schema_input_type=str | Broker)] | None = Field(
         None, validation_alias=AliasChoices("broker", "nats")
     )
-    suppress_root_logging: bool | None = None
+    durability: Literal["default", "fsync", "memory"] | None = Field(
+        None, description="fsync: requests are on the disk before they count; an own broker does so, `streamflow doctor` proves any"
+    )
+    journal: Journal = Field(None, description="keep a copy of each online request for `streamflow replay`: true, or its bounds")
+    keep_results: float | None = Field(
+        None, ge=1, description="seconds for which every online answer can be fetched again; those that ask for it when not set"
+    )
+    suppress_root_logging: bool | None = Field(None, description="log nothing of other libraries")
     inspect: str | None = without_meaning()
     asyncio: bool | None = Field(None, description="`post` is an async generator")
 
@@ -253,6 +324,8 @@ class FlowArguments(Served, ExecutorDefaults):
 
 class DeploymentArguments(Served, OneExecutor):
     """`with:` of a deployment, or the keywords of `Deployment()`: one executor and its gateway."""
+
+    include_gateway: bool | None = without_meaning()
 
 
 class FlowFile(Arguments):

@@ -12,6 +12,18 @@ from streamflow.broker.flow import Graph
 Uses = str | type | Mapping[str, Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """How a flow was read from its file: `kind` (Flow or Deployment) was asked to load `path` with `context` and `overrides`, and its
+    gateway was configured with `gateway`."""
+
+    kind: str
+    path: str
+    context: Mapping[str, Any] | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    gateway: Mapping[str, Any] = field(default_factory=dict)
+
+
 class ListenAt(NamedTuple):
     """One protocol ("grpc", "http" or "websocket") on one port."""
 
@@ -43,6 +55,7 @@ class ExecutorSpec:
     workspace: str | None = None
     timeout_ready_ms: int = 600_000  # -1 = for ever
     folder: Path = Path()
+    where: str = ""  # "flow.yml:12: executors[1]", for errors
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -59,12 +72,22 @@ class GatewaySpec:
     cors: bool = False
     no_debug_endpoints: bool = False
     no_crud_endpoints: bool = False
+    expose_graphql_endpoint: bool = False
     expose_endpoints: Mapping[str, Any] = field(default_factory=dict)  # endpoint -> {path, methods, summary, tags ...}
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
+    ssl_ca: str | None = None
+    auth_file: str | None = None
+    allow_anonymous: bool = False
+    allowed_origins: tuple[str, ...] = ()
+    header_timeout_s: float | None = None  # None = the gateway's own default
+    body_timeout_s: float | None = None
     uvicorn_kwargs: Mapping[str, Any] = field(default_factory=dict)
     grpc_server_options: Mapping[str, Any] = field(default_factory=dict)
-    uses: Uses = None
+    compression: str = "none"  # none, gzip, deflate
+    admin_port: int | None = None
+    admin_host: str | None = None
+    uses: str | type | None = None  # class of one's own: the class, its name, "module.Class"; None = the built-in gateway
     uses_with: Mapping[str, Any] = field(default_factory=dict)
     py_modules: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
@@ -78,7 +101,7 @@ class FlowSpec:
     """A checked flow. `executors` are those to start here, in flow order; external ones are in `graph` only.
 
     `broker_url` None = start an own server, which keeps its data in `store` (None = a temporary folder). `sources` are the files that the
-    flow was read from, for `reload`.
+    flow was read from, for `reload`; `origin` is how, None when it was changed afterwards.
     """
 
     graph: Graph
@@ -86,8 +109,10 @@ class FlowSpec:
     gateway: GatewaySpec
     broker_url: str | None = None
     store: Path | None = None
+    durability: str | None = None  # None = as the environment says
     reload: bool = False
     sources: tuple[Path, ...] = ()
+    origin: Origin | None = None
     options: Mapping[str, Any] = field(default_factory=dict)  # log_config, quiet, quiet_error, suppress_root_logging
 
     @property

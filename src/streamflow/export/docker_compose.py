@@ -89,18 +89,21 @@ class _Export:
         if uses and not (isinstance(uses, str) and uses.startswith("docker://")):
             raise FlowError("gateway: uses: a gateway class of one's own cannot be exported; put it into an image and write docker://...")
         own = str(uses).removeprefix("docker://")
-        files = {name: path for name in ("ssl_certfile", "ssl_keyfile") if (path := getattr(gateway, name))}
+        files = {name: path for name in ("ssl_certfile", "ssl_keyfile", "ssl_ca", "auth_file") if (path := getattr(gateway, name))}
         inside = {name: f"/certificates/{Path(path).name}" for name, path in files.items()}
-        published = "" if gateway.host == "0.0.0.0" else f"{gateway.host}:"
+        # Who may call from elsewhere was not said: only this machine, which a container sees as just another one.
+        closed = gateway.host == "0.0.0.0" and not (gateway.auth_file or gateway.ssl_ca or gateway.allow_anonymous)
+        access = {"STREAMFLOW_ALLOW_ANONYMOUS": "true"} if closed else {}
+        published = "127.0.0.1:" if closed else "" if gateway.host == "0.0.0.0" else f"{gateway.host}:"
         first = gateway.listen[0]
         ping = ("CMD", "streamflow", "ping", f"{SCHEMES[first.protocol]}://127.0.0.1:{first.port}", "--attempts", "1")
         service = Service(
             image=own or os.environ.get(GATEWAY_IMAGE) or BASE_IMAGE,
             command=() if own else ("gateway",),
-            environment={**self._shared(gateway.env), "STREAMFLOW_USES": gateway_yaml(self._spec, **inside)},
+            environment={**access, **self._shared(gateway.env), "STREAMFLOW_USES": gateway_yaml(self._spec, **inside)},
             volumes=tuple(f"{relative(Path(path), self._target)}:{inside[name]}:ro" for name, path in files.items()),
             ports=tuple(f"{published}{each.port}:{each.port}" for each in gateway.listen),
-            healthcheck={} if files else _health(ping, interval_s=10),
+            healthcheck={} if gateway.ssl_certfile else _health(ping, interval_s=10),
             after=self._after,
             stop_grace_period=GRACE,
         )

@@ -1,1 +1,1 @@
-"""Demonstrations that need no download: `streamflow hello digits`. Nothing heavy is imported before one is run."""
+"""Demonstrations that need no download: `streamflow hello digits` and `multimodal`. Nothing heavy is imported before one is run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import webbrowser
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,17 @@ import click
 import numpy as np
 from docarray import DocList
 from rich.console import Console
-from rich.table import Table
 
 from streamflow import Flow
 
-from .executors import Encoder, Indexer, Picture, Result
+from .executors import Encoder, Indexer, Picture, Reducer, Result
 from .page import Found, Report, render
 from .pictures import Sample, Skipped, bundled, own, split, to_matrix
-from .scores import LEGEND, Span, quality, timings
+from .scores import LEGEND, quality, timings
+from .show import PROTOCOLS, addresses, print_addresses, print_timings, spans
 
 INDEX_BATCH = 50  # pictures per request
 SEARCH_BATCH = 9
-PROTOCOLS = ["grpc", "http"]
 
 
 @click.command()
@@ -35,7 +34,7 @@ PROTOCOLS = ["grpc", "http"]
 @click.option("--keep", is_flag=True, help="Keep serving until Ctrl-C.")
 @click.option("--limit", type=click.IntRange(12), help="Use at most so many pictures.")
 def command(images: Path | None, workdir: Path, open_page: bool, keep: bool, limit: int | None) -> int:
-    """Find handwritten digits that look alike: two encoders, one indexer, and a page with the result."""
+    """Find handwritten digits that look alike: two encoders, an index in three shards, and a page with the result."""
     return run(images, workdir, open_page, keep, limit)
 
 
@@ -75,12 +74,12 @@ def _show(console: Console, samples: list[Sample], workdir: Path, open_page: boo
     fit_file = (workdir / "fit.npy").resolve()
     np.save(fit_file, to_matrix(stored))
     console.print(
-        f"{len(stored):,} pictures to index, {len(asked)} to search for; starting broker, gateway, three workers ...", soft_wrap=True
+        f"{len(stored):,} pictures to index, {len(asked)} to search for; starting broker, gateway, six workers ...", soft_wrap=True
     )
     with _flow(fit_file) as flow:
         report = _run(flow, stored, asked)
         page = _write(workdir, report, samples)
-        _print(console, report, page, _addresses(flow), _query_file(workdir, asked[0]))
+        _print(console, report, page, addresses(flow), _query_file(workdir, asked[0]))
         if open_page:
             webbrowser.open(page.resolve().as_uri())
         if keep:
@@ -92,7 +91,8 @@ def _flow(fit_file: Path) -> Flow:
     return (
         Flow(name="digits", protocol=PROTOCOLS)
         .add(name="encoder", uses=Encoder, uses_with={"fit_file": str(fit_file)}, replicas=2)
-        .add(name="indexer", uses=Indexer)
+        .add(name="indexer", uses=Indexer, shards=3, polling={"/index": "ANY", "/search": "ALL"})
+        .add(name="reducer", uses=Reducer)
     )
 
 
@@ -106,7 +106,7 @@ def _run(flow: Flow, stored: list[Sample], asked: list[Sample]) -> Report:
     return Report(
         indexed=len(stored),
         quality=quality(((one.label, [hit.label for hit in answers[one.name]]) for one in asked), (one.label for one in stored)),
-        timings=timings(_spans(responses)),
+        timings=timings(spans(responses)),
         per_request=SEARCH_BATCH,
         answers=answers,
     )
@@ -114,12 +114,6 @@ def _run(flow: Flow, stored: list[Sample], asked: list[Sample]) -> Report:
 
 def _documents(samples: Iterable[Sample]) -> DocList[Picture]:
     return DocList[Picture]([Picture(id=one.name, pixels=one.pixels, label=one.label) for one in samples])
-
-
-def _spans(responses: Iterable[Any]) -> Iterator[Span]:
-    for response in responses:
-        for route in response.routes:
-            yield Span(route.executor, route.enqueued, route.start_time, route.end_time)
 
 
 def _write(workdir: Path, report: Report, samples: Iterable[Sample]) -> Path:
@@ -135,35 +129,13 @@ def _query_file(workdir: Path, sample: Sample) -> Path:
     return path
 
 
-def _addresses(flow: Flow) -> dict[str, str]:
-    """URL by protocol."""
-    ports = flow.port if isinstance(flow.port, list) else [flow.port]
-    return {protocol: f"{protocol}://127.0.0.1:{port}" for protocol, port in zip(PROTOCOLS, ports, strict=True)}
-
-
-def _print(console: Console, report: Report, page: Path, addresses: dict[str, str], query: Path) -> None:
+def _print(console: Console, report: Report, page: Path, urls: dict[str, str], query: Path) -> None:
     figures = report.quality
     console.print(
         f"\n[bold]precision@10 {figures.precision:.1%}   recall@10 {figures.recall:.1%}[/] (ceiling {figures.recall_ceiling:.1%})"
     )
     for line in LEGEND:
         console.print(f"  {line}", style="dim", soft_wrap=True)
-    console.print(
-        f"\ntime per search request of up to {report.per_request} pictures (the gateway's is all of it; waited = in the queue)",
-        soft_wrap=True,
-    )
-    console.print(_table(report))
-    address = addresses["http"]
-    console.print(f"\ngRPC   {addresses['grpc']}\nHTTP   {address}   (documentation: {address}/docs)", soft_wrap=True)
-    console.print(f"curl   curl -s {address}/search -H 'Content-Type: application/json' -d @{query}", markup=False, soft_wrap=True)
+    print_timings(console, report.timings, report.per_request, "pictures")
+    print_addresses(console, urls, f"@{query}")
     console.print(f"page   {page.resolve()}", markup=False, soft_wrap=True)
-
-
-def _table(report: Report) -> Table:
-    table = Table(box=None)
-    table.add_column("hop")
-    for name in ("requests", "median ms", "slowest ms", "waited ms"):
-        table.add_column(name, justify="right")
-    for one in report.timings:
-        table.add_row(one.name, str(one.requests), f"{one.median_ms:.1f}", f"{one.worst_ms:.1f}", one.waited)
-    return table

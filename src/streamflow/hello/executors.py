@@ -1,4 +1,7 @@
-"""The two executors of `streamflow hello digits`: pictures to vectors, vectors to neighbours. Both also work as plain objects."""
+"""The executors of `streamflow hello digits`: pictures to vectors, vectors to neighbours, neighbours of all shards in one order.
+
+Each also works as a plain object.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from docarray.typing import NdArray
 
 from streamflow import Executor, requests
 
-from .pictures import bundled, split, to_matrix
+from .features import Components
 
 
 class Picture(BaseDoc):
@@ -22,7 +25,7 @@ class Picture(BaseDoc):
 
 
 class Receipt(BaseDoc):
-    """Answer for an indexed picture, same id: how many pictures the index holds."""
+    """Answer for an indexed picture, same id: how many pictures the shard holds that took it."""
 
     indexed: int
 
@@ -41,30 +44,29 @@ class Result(BaseDoc):
     matches: DocList[Hit] = DocList[Hit]()
 
 
+def limit_of(parameters: dict[str, Any] | None) -> int:
+    """How many neighbours a request asks for."""
+    return int((parameters or {}).get("limit", 10))
+
+
 class Encoder(Executor):
-    """Principal components of the flattened picture, fitted in the constructor: no randomness, so all replicas agree."""
+    """Principal components of the picture."""
 
     def __init__(self, fit_file: str | None = None, dimensions: int = 32, **kwargs: Any) -> None:
-        """`fit_file`: an `.npy` array (n, pixels) to fit on; without one the indexed part of the bundled digits."""
+        """`fit_file`: as for `Components`."""
         super().__init__(**kwargs)
-        sample = np.load(fit_file, allow_pickle=False) if fit_file else to_matrix(split(bundled())[0])
-        self.mean = sample.mean(axis=0)
-        _, _, axes = np.linalg.svd(sample - self.mean, full_matrices=False)
-        self.axes = axes[:dimensions].T.astype(np.float32)
+        self.components = Components(fit_file, dimensions)
 
     @requests(on=["/index", "/search"])
     def encode(self, docs: DocList[Picture], **kwargs: Any) -> DocList[Picture]:
         """The same documents with `embedding` set."""
-        flat = np.stack([np.asarray(doc.pixels, dtype=np.float32).ravel() for doc in docs]) / 255.0
-        vectors = (flat - self.mean) @ self.axes
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) + 1e-12
-        for doc, vector in zip(docs, vectors.astype(np.float32), strict=True):
+        for doc, vector in zip(docs, self.components.vectors([doc.pixels for doc in docs]), strict=True):
             doc.embedding = vector
         return docs
 
 
 class Indexer(Executor):
-    """Exact cosine search over everything indexed. The vectors live in this process: one replica, no more."""
+    """Exact cosine search over the pictures of one shard. The vectors live in this process: one replica of each shard, no more."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -82,14 +84,25 @@ class Indexer(Executor):
     @requests(on="/search")
     def search(self, docs: DocList[Picture], parameters: dict[str, Any] | None = None, **kwargs: Any) -> DocList[Result]:
         """For each query its `parameters["limit"]` (default 10) nearest pictures; equal scores in order of indexing."""
-        limit = int((parameters or {}).get("limit", 10))
         if not self.vectors:
             return DocList[Result]([Result(id=doc.id, label=doc.label) for doc in docs])
         ids = list(self.vectors)
         scores = np.stack([np.asarray(doc.embedding) for doc in docs]) @ np.stack(list(self.vectors.values())).T
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :limit]
+        best = np.argsort(-scores, axis=1, kind="stable")[:, : limit_of(parameters)]
         return DocList[Result]([self._result(doc, ids, row, order) for doc, row, order in zip(docs, scores, best, strict=True)])
 
     def _result(self, doc: Picture, ids: list[str], scores: Any, order: Any) -> Result:
         hits = [Hit(id=ids[at], label=self.labels[ids[at]], score=float(scores[at])) for at in order]
         return Result(id=doc.id, label=doc.label, matches=DocList[Hit](hits))
+
+
+class Reducer(Executor):
+    """The neighbours that the shards found, in one order. The queue has put the answers of all shards together, same id = one document."""
+
+    @requests(on="/search")
+    def rank(self, docs: DocList[Result], parameters: dict[str, Any] | None = None, **kwargs: Any) -> DocList[Result]:
+        """The best `parameters["limit"]` (default 10) of each query; equal scores by id, whichever shard holds them."""
+        for doc in docs:
+            ranked = sorted(doc.matches, key=lambda hit: (-hit.score, hit.id))
+            doc.matches = DocList[Hit](ranked[: limit_of(parameters)])
+        return docs

@@ -38,8 +38,15 @@ def render(report: Report, samples: Mapping[str, Sample]) -> str:
     """The page; `samples` holds every picture that is named in the report. Labels are escaped: they may be folder names."""
     pictures = {name: data_uri(sample) for name, sample in samples.items()}
     rows = [_row(samples[name], hits, pictures) for name, hits in report.answers.items()]
-    template = Template(files(__package__).joinpath("page.html").read_text("utf-8"))
-    return template.substitute(_figures(report, samples), rows="\n".join(rows), legend=_legend(), timings=_timings(report.timings))
+    return fill("page.html", **_figures(report, samples), rows="\n".join(rows), timings=timing_rows(report.timings))
+
+
+def fill(template: str, **values: str) -> str:
+    """A page of this folder with the style, the legend and `values` in it; values are HTML already."""
+    folder = files(__package__)
+    style = folder.joinpath("style.html").read_text("utf-8")
+    legend = "\n".join(f'<p class="soft">{escape(line)}</p>' for line in LEGEND)
+    return Template(folder.joinpath(template).read_text("utf-8")).substitute(values, style=style, legend=legend)
 
 
 def data_uri(sample: Sample) -> str:
@@ -65,28 +72,30 @@ def _figures(report: Report, samples: Mapping[str, Sample]) -> dict[str, str]:
     }
 
 
-def _legend() -> str:
-    return "\n".join(f'<p class="soft">{escape(line)}</p>' for line in LEGEND)
-
-
-def _timings(timings: Sequence[Timing]) -> str:
+def timing_rows(timings: Sequence[Timing]) -> str:
+    """Rows of a table: hop, requests, median, slowest, waited."""
     rows = ((one.name, str(one.requests), f"{one.median_ms:.1f}", f"{one.worst_ms:.1f}", one.waited) for one in timings)
     return "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
 
 
 def _row(query: Sample, hits: Sequence[Found], pictures: Mapping[str, str]) -> str:
     clean = "row clean" if all(hit.label == query.label for hit in hits) else "row"
-    cells = "".join(_hit(query, hit, pictures) for hit in hits)
-    label = escape(query.label)
-    picture = f'<img src="{pictures[query.name]}" alt="query, {label}">'
-    head = f'<figure>{picture}<figcaption title="{escape(query.name)}">{label}</figcaption></figure>'
+    cells = "".join(hit_figure(query.label, hit, pictures[hit.name], hit.name) for hit in hits)
+    head = query_figure(query, pictures[query.name], query.name)
     return f'<li class="{clean}">{head}<div class="hits">{cells}</div></li>'
 
 
-def _hit(query: Sample, hit: Found, pictures: Mapping[str, str]) -> str:
+def query_figure(query: Sample, picture: str, title: str) -> str:
+    """What was asked for, with its label; `picture` is its data URI."""
+    label = escape(query.label)
+    return f'<figure><img src="{picture}" alt="query, {label}"><figcaption title="{escape(title)}">{label}</figcaption></figure>'
+
+
+def hit_figure(wanted: str, hit: Found, picture: str, title: str) -> str:
+    """One hit, marked by more than its colour as right or wrong; `wanted` is the query's label."""
     label = escape(hit.label)
-    mark, kind, verdict = ("", "hit", "right") if hit.label == query.label else ("✕ ", "miss", "wrong")
+    mark, kind, verdict = ("", "hit", "right") if hit.label == wanted else ("✕ ", "miss", "wrong")
     return (
-        f'<figure class="{kind}"><img src="{pictures[hit.name]}" alt="hit, {label}, {verdict}" loading="lazy">'
-        f'<figcaption title="{escape(hit.name)}, similarity {hit.score:.3f}">{mark}{label}</figcaption></figure>'
+        f'<figure class="{kind}"><img src="{picture}" alt="hit, {label}, {verdict}" loading="lazy">'
+        f'<figcaption title="{escape(title)}, similarity {hit.score:.3f}">{mark}{label}</figcaption></figure>'
     )

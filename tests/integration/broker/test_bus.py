@@ -50,6 +50,7 @@ async def test_a_stored_message_is_acknowledged_once_and_its_second_copy_dropped
     assert info["state"]["messages"] == 2
 
 
+@pytest.mark.feature("QU-05", "ER-09")
 async def test_a_full_queue_refuses_as_overloaded(bus: Bus, settings: BrokerSettings, flow_name: str) -> None:
     await provision(bus, Graph(flow_name, (Node("a"),)), settings.model_copy(update={"max_queue_messages": 2}))
     for n in range(2):
@@ -74,6 +75,7 @@ async def test_no_broker_is_said_with_its_address_and_what_to_do() -> None:
         await Bus.connect(settings, "test")
 
 
+@pytest.mark.feature("QU-07")
 async def test_publishes_and_subscriptions_survive_a_killed_broker(own_broker: EmbeddedBroker) -> None:
     settings = BrokerSettings(broker_url=own_broker.url)
     bus = await Bus.connect(settings, "test")

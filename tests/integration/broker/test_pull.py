@@ -17,6 +17,8 @@ from streamflow.broker.settings import BrokerSettings
 from streamflow.broker.topology import provision
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.feature("QU-02")
+
 
 @pytest.fixture
 async def stream(bus: Bus, settings: BrokerSettings, flow_name: str) -> AsyncIterator[str]:
@@ -107,6 +109,7 @@ async def test_settling_twice_counts_once(bus: Bus, stream: str, flow_name: str)
     await pull.stop()
 
 
+@pytest.mark.feature("SC-01")
 async def test_two_pulls_share_and_the_idle_one_gets_the_work(bus: Bus, stream: str, flow_name: str) -> None:
     quick: list[bytes] = []
     stuck: list[Delivery] = []
@@ -165,6 +168,7 @@ async def test_a_publish_after_an_idle_time_is_delivered_at_once(bus: Bus, strea
     assert worst < 1.0
 
 
+@pytest.mark.feature("QU-07")
 async def test_pulls_go_on_after_a_killed_broker_without_waiting_for_their_expiry(own_broker: EmbeddedBroker) -> None:
     settings = BrokerSettings(broker_url=own_broker.url)
     bus = await Bus.connect(settings, "test")

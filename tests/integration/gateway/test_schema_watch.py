@@ -19,6 +19,8 @@ from streamflow.workers.executor import Executor, requests
 from tests.running import running
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.feature("FL-12", "EX-41")
+
 LIMIT_S = 10.0
 
 

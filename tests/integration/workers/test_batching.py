@@ -25,6 +25,8 @@ from streamflow.workers.executor import Executor, dynamic_batching, requests
 from tests.running import Running, running
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.feature("DB-08", "DB-11")
+
 WEIGHTS = np.random.default_rng(7).normal(size=(128, 128))
 WAYS = ["decorator", "argument", "yaml", "yaml under its other name"]
 
@@ -127,6 +129,7 @@ def start(flow: Running, way: str, folder: Path) -> None:
         flow.start_worker("linear", str(file))
 
 
+@pytest.mark.feature("DB-04")
 @pytest.mark.parametrize("way", WAYS)
 async def test_calls_hold_at_most_ten_documents_and_everybody_gets_their_own(
     settings: BrokerSettings, flow_name: str, tmp_path: Path, way: str
@@ -173,6 +176,7 @@ async def all_held(flow: Running, count: int) -> None:
         assert time.monotonic() < limit, f"{info['num_ack_pending']} of {count} requests are with the worker"
 
 
+@pytest.mark.feature("DB-06")
 async def test_parameters_in_the_body_separate_batches(settings: BrokerSettings, flow_name: str) -> None:
     graph = Graph(flow_name, (Node("chain"),))
     async with running(settings, graph, {"chain": Chain}) as flow:
@@ -193,6 +197,7 @@ async def test_batches_of_a_chain_hand_on_what_they_do_not_know(settings: Broker
         assert [len(run) for run in Chain.runs] == [4] * 6
 
 
+@pytest.mark.feature("DB-10")
 async def test_a_stopping_worker_runs_what_waits(settings: BrokerSettings, flow_name: str) -> None:
     async with running(settings, Graph(flow_name, (Node("chain"),)), {"chain": Chain}) as flow:
         future = flow.dispatcher.send(call("a"))

@@ -6,6 +6,7 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
 from docarray import BaseDoc, DocList
 
 from streamflow.broker.envelope import JSON, Envelope
@@ -15,6 +16,8 @@ from streamflow.broker.settings import BrokerSettings
 from streamflow.gateway.dispatch import Call
 from streamflow.workers.executor import Executor, dynamic_batching, requests
 from tests.running import Running, running
+
+pytestmark = pytest.mark.feature("DC-11", "FL-30")
 
 FIVE, FOUR = {"tags__key": {"$eq": 5}}, {"tags__key": {"$eq": 4}}
 
@@ -60,6 +63,7 @@ async def test_t30_a_condition_filters_what_an_executor_and_all_behind_it_get(se
         assert keys(await ask(flow)) == [(5.0, "abc")]
 
 
+@pytest.mark.feature("FL-32")
 async def test_t31_branches_with_complementary_conditions_meet_again(settings: BrokerSettings, flow_name: str) -> None:
     graph = Graph(
         flow_name, (Node("a"), Node("b", needs=("a",), when=FIVE), Node("c", needs=("a",), when=FOUR), Node("end", needs=("b", "c")))
@@ -68,6 +72,7 @@ async def test_t31_branches_with_complementary_conditions_meet_again(settings: B
         assert keys(await ask(flow)) == [(5.0, "ab"), (4.0, "ac")]
 
 
+@pytest.mark.feature("FL-31")
 async def test_t32_contradictory_conditions_leave_nothing_and_call_nobody(settings: BrokerSettings, flow_name: str) -> None:
     Sees.calls.clear()
     graph = Graph(flow_name, (Node("a", when=FIVE), Node("b", needs=("a",), when=FOUR), Node("c", needs=("b",))))

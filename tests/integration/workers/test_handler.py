@@ -13,7 +13,7 @@ import pytest
 from docarray import BaseDoc, DocList
 from docarray.documents import TextDoc
 
-from streamflow.broker import codec, subjects
+from streamflow.broker import codec, reader, subjects
 from streamflow.broker.envelope import COLUMNS, JSON, Envelope, decode, encode
 from streamflow.broker.errors import Code
 from streamflow.broker.flow import Graph, Node
@@ -84,6 +84,7 @@ async def ask(flow: Running, request: Call) -> Envelope:
     return await asyncio.wait_for(flow.dispatcher.send(request), 20)
 
 
+@pytest.mark.feature("FL-04", "DC-06")
 async def test_a_chain_hands_on_and_answers_in_the_clients_form(settings: BrokerSettings, flow_name: str) -> None:
     graph = Graph(flow_name, (Node("upper"), Node("twice", needs=("upper",))))
     async with running(settings, graph, {"upper": Upper, "twice": Twice}) as flow:
@@ -105,6 +106,7 @@ async def test_parameters_in_the_body_reach_every_executor(settings: BrokerSetti
         assert answer.parameters == {"suffix": "?", "upper__suffix": "#"}
 
 
+@pytest.mark.feature("EX-15", "QU-02")
 async def test_a_user_exception_is_an_answer_and_the_queue_is_empty_after(settings: BrokerSettings, flow_name: str) -> None:
     graph = Graph(flow_name, (Node("raises"), Node("twice", needs=("raises",))))
     async with running(settings, graph, {"raises": Raises, "twice": Twice}) as flow:
@@ -124,6 +126,12 @@ async def nothing_left(flow: Running) -> None:
         assert time.monotonic() < limit, "messages are left in a work queue"
 
 
+async def dead_letters(flow: Running) -> list[bytes]:
+    name = flow.graph.flow
+    return [letter.payload async for letter in reader.read(flow.bus, subjects.dead_stream(name), subjects.dead(name, "*", "*"))]
+
+
+@pytest.mark.feature("EX-12")
 async def test_a_dict_is_a_result_beside_the_documents(settings: BrokerSettings, flow_name: str) -> None:
     async with running(settings, Graph(flow_name, (Node("counts"),)), {"counts": Counts}) as flow:
         answer = await ask(flow, call("/n", "a", "b", "c"))
@@ -131,6 +139,7 @@ async def test_a_dict_is_a_result_beside_the_documents(settings: BrokerSettings,
         assert texts(answer.body) == ["a", "b", "c"]
 
 
+@pytest.mark.feature("DC-01")
 @pytest.mark.parametrize(
     ("body", "text"),
     [
@@ -151,12 +160,12 @@ async def test_a_bad_body_is_an_invalid_argument_naming_the_field(settings: Brok
         await nothing_left(flow)
 
 
+@pytest.mark.feature("QU-02")
 async def test_bytes_that_are_no_envelope_become_a_dead_letter(settings: BrokerSettings, flow_name: str) -> None:
     async with running(settings, Graph(flow_name, (Node("twice"),)), {"twice": Twice}) as flow:
         await flow.bus.store_wait(subjects.work(flow_name, "twice", "now", "r1"), b"not an envelope", "id")
         await nothing_left(flow)
-        dead = await flow.bus.direct_get(subjects.dead_stream(flow_name), subjects.dead(flow_name, "twice"))
-        assert dead is not None
+        (dead,) = await dead_letters(flow)
         assert bytes(decode(dead).body) == b"not an envelope" and decode(dead).extra["dead"]["attempts"] == 1
         assert texts((await ask(flow, call("/x", "a"))).body) == ["aa"]
 
@@ -171,7 +180,7 @@ async def test_every_size_is_answered_and_the_connection_stays(settings: BrokerS
         await nothing_left(flow)
         blobs = await flow.bus.api(f"STREAM.INFO.{subjects.blob_stream(flow_name)}")
         await eventually(lambda: flow.bus.connected)
-        assert blobs["state"]["messages"] <= 2 * (size // (512 * 1024) + 1)
+        assert blobs["state"]["bytes"] <= 2 * size + (512 << 10)
 
 
 async def test_large_bodies_are_deleted_when_they_were_read(settings: BrokerSettings, flow_name: str) -> None:
@@ -190,6 +199,7 @@ async def test_a_request_over_the_size_limit_is_refused_at_once(settings: Broker
         assert answer.status.code is Code.TOO_LARGE
 
 
+@pytest.mark.feature("QU-05", "ER-09")
 async def test_a_full_queue_refuses_at_once(settings: BrokerSettings, flow_name: str) -> None:
     Slow.started.clear(), Slow.release.clear()
     small = settings.model_copy(update={"max_queue_messages": 3})
@@ -203,6 +213,7 @@ async def test_a_full_queue_refuses_at_once(settings: BrokerSettings, flow_name:
         assert sorted(answer.status.code for answer in answers) == [Code.OK] * 3 + [Code.RESOURCE_EXHAUSTED] * 7
 
 
+@pytest.mark.feature("GW-25", "ER-04")
 async def test_a_deadline_is_answered_in_time_and_late_work_is_not_started(settings: BrokerSettings, flow_name: str) -> None:
     Slow.started.clear(), Slow.release.clear(), Slow.runs.clear()
     async with running(settings, Graph(flow_name, (Node("slow"),)), {"slow": Slow}) as flow:
@@ -219,6 +230,7 @@ async def test_a_deadline_is_answered_in_time_and_late_work_is_not_started(setti
         assert passed.status.code is Code.DEADLINE_EXCEEDED
 
 
+@pytest.mark.feature("QU-08")
 async def test_a_cancelled_request_that_waits_is_dropped(settings: BrokerSettings, flow_name: str) -> None:
     Slow.started.clear(), Slow.release.clear(), Slow.runs.clear()
     async with running(settings, Graph(flow_name, (Node("slow"),)), {"slow": Slow}) as flow:
@@ -257,6 +269,7 @@ async def test_work_longer_than_the_ack_wait_is_not_delivered_twice(settings: Br
         assert Slow.runs == ["long"]
 
 
+@pytest.mark.feature("QU-02")
 async def test_a_request_that_was_running_in_too_many_dead_workers_is_quarantined(settings: BrokerSettings, flow_name: str) -> None:
     graph = Graph(flow_name, (Node("twice", ack_wait_s=0.2, max_deliver=2),))
     async with running(settings, graph, {}) as flow:
@@ -273,8 +286,8 @@ async def test_a_request_that_was_running_in_too_many_dead_workers_is_quarantine
         flow.start_worker("twice", Twice)
         answer = await asyncio.wait_for(future, 10)
         assert answer.status.code is Code.QUARANTINED
-        dead = await flow.bus.direct_get(subjects.dead_stream(flow_name), subjects.dead(flow_name, "twice"))
-        assert dead is not None and decode(dead).request_id == envelope.request_id
+        (dead,) = await dead_letters(flow)
+        assert decode(dead).request_id == envelope.request_id
         await nothing_left(flow)
 
 
@@ -288,6 +301,7 @@ async def lost_delivery(flow: Running, name: str) -> Envelope:
     return decode(got[0].payload)
 
 
+@pytest.mark.feature("ER-03")
 async def test_an_executor_without_workers_is_named_instead_of_waiting_for_ever(
     settings: BrokerSettings, flow_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ async def no_parts_left(flow: Running) -> None:
 DIAMOND = (Node("foo"), Node("bar", needs=("foo",)), Node("baz", needs=("foo",)), Node("end", needs=("bar", "baz")))
 
 
+@pytest.mark.feature("FL-06")
 @pytest.mark.parametrize("slow", ["bar", "baz"])
 async def test_branches_are_merged_in_the_order_of_needs_whichever_is_last(settings: BrokerSettings, flow_name: str, slow: str) -> None:
     async with running(settings, Graph(flow_name, DIAMOND), {}) as flow:
@@ -117,6 +118,7 @@ async def test_several_leaves_make_one_answer(settings: BrokerSettings, flow_nam
         await no_parts_left(flow)
 
 
+@pytest.mark.feature("FL-06")
 async def test_parallel_roots_meet_on_equal_documents(settings: BrokerSettings, flow_name: str) -> None:
     """The client sent no ids, so both roots have to give its documents the same ones."""
     graph = Graph(flow_name, (Node("left"), Node("right"), Node("end", needs=("left", "right"))))
@@ -129,12 +131,14 @@ async def test_parallel_roots_meet_on_equal_documents(settings: BrokerSettings, 
         ]
 
 
+@pytest.mark.feature("FL-07", "EX-13")
 async def test_an_unreduced_join_gets_its_branches_side_by_side(settings: BrokerSettings, flow_name: str) -> None:
     graph = Graph(flow_name, (Node("left"), Node("right"), Node("pairs", needs=("left", "right"), no_reduce=True)))
     async with running(settings, graph, {"left": Says, "right": Says, "pairs": Pairs}) as flow:
         assert texts(await ask(flow, "/x")) == ["left was here and got 0 document | right was here and got 0 document"]
 
 
+@pytest.mark.feature("FL-35")
 async def test_a_target_passes_over_branches_and_the_join(settings: BrokerSettings, flow_name: str) -> None:
     async with running(settings, Graph(flow_name, DIAMOND), {name: Says for name in ("foo", "bar", "baz", "end")}) as flow:
         answer = await ask(flow, "/x", target_executor="ba")
@@ -161,6 +165,7 @@ async def test_a_failing_branch_answers_at_once_and_nothing_hangs(settings: Brok
         assert answer.status.code is Code.EXECUTOR_ERROR and "shard 1 is broken" in answer.status.description
 
 
+@pytest.mark.feature("SC-02", "SC-03", "SC-04", "SC-06")
 async def test_shards_share_an_index_and_all_answer_a_search(settings: BrokerSettings, flow_name: str) -> None:
     Shard.held.clear()
     async with running(settings, Graph(flow_name, (Node("s", shards=3),)), {}) as flow:
@@ -176,6 +181,7 @@ async def test_shards_share_an_index_and_all_answer_a_search(settings: BrokerSet
         await no_parts_left(flow)
 
 
+@pytest.mark.feature("FL-21")
 async def test_a_floating_executor_gets_a_copy_and_answers_nobody(settings: BrokerSettings, flow_name: str) -> None:
     Shard.held.clear()
     graph = Graph(flow_name, (Node("foo"), Node("aside", needs=("foo",), floating=True)))

@@ -14,6 +14,7 @@ from docarray import BaseDoc, DocList
 from docarray.typing import NdArray
 
 from streamflow.broker import codec, subjects
+from streamflow.broker.bus import Bus
 from streamflow.broker.credit import WINDOW_BYTES, WINDOW_PARTS
 from streamflow.broker.envelope import COLUMNS, JSON, PROTOBUF, Envelope, decode, encode
 from streamflow.broker.errors import Code
@@ -21,15 +22,18 @@ from streamflow.broker.flow import Graph, Node, Polling
 from streamflow.broker.pull import Delivery, Pull
 from streamflow.broker.server import EmbeddedBroker
 from streamflow.broker.settings import BrokerSettings
-from streamflow.gateway.dispatch import Call
+from streamflow.gateway.dispatch import Call, Dispatcher
 from streamflow.workers import streaming
 from streamflow.workers.executor import Executor, requests
 from streamflow.workers.keepalive import Keepalive
 from streamflow.workers.suspects import Suspects
+from tests.chaos.proxy import Proxy
 from tests.running import Running, running
 from tests.waiting import eventually
 
 from .streams import Heard, Join, Plus, Talker, Token, call, listen, queue_lengths, queues_empty, take
+
+pytestmark = pytest.mark.feature("EX-14")
 
 BOTH = pytest.mark.parametrize("endpoint", ["/sync", "/async"])
 
@@ -141,6 +145,7 @@ async def test_a_generator_in_shards_that_all_answer_is_collected(settings: Brok
         assert (await listen(flow, call("/sync", n=3))).numbers == [0, 1, 2, 0, 1, 2]
 
 
+@pytest.mark.feature("FL-21")
 async def test_floating_executors_get_the_stream_and_answer_nobody(settings: BrokerSettings, flow_name: str) -> None:
     nodes = (Node("talk"), Node("aside", needs=("talk",), floating=True))
     async with running(settings, Graph(flow_name, nodes), {"talk": Talker, "aside": Talker}) as flow:
@@ -246,7 +251,7 @@ async def test_a_stream_whose_gateway_is_gone_is_given_up(
     monkeypatch.setattr(streaming, "PROBE_S", 0.05)
     monkeypatch.setattr(streaming, "GIVE_UP_S", give_up_s)
     async with running(settings, one(flow_name), {"talk": Talker}) as flow:
-        nobody = subjects.reply("nobody", "r1")
+        nobody = subjects.reply(flow_name, "nobody", "r1")
         request = Envelope("r1", flow_name, flow.graph.version, "/sync", hop="talk", stream=True, reply=nobody, parameters={"n": 1000})
         body = codec.encode([Token()], COLUMNS)
         deadline = time.time() + deadline_s if deadline_s else 0.0
@@ -467,6 +472,32 @@ async def test_a_stream_survives_the_death_of_its_broker(
                     await asyncio.to_thread(own_broker.start)
         assert numbers == list(range(300)) and part.status.code is Code.OK
         await queues_empty(flow, 10)
+
+
+@BOTH
+async def test_parts_that_were_lost_with_the_gateways_connection_come_again(
+    settings: BrokerSettings, flow_name: str, endpoint: str
+) -> None:
+    """The worker's own connection holds, so it knows of nothing; what it sent meanwhile is gone."""
+    proxy = Proxy(settings.broker_url)
+    await proxy.start()
+    async with running(settings, chain(flow_name, "talk"), {"talk": Talker}) as flow:
+        bus = await Bus.connect(BrokerSettings(broker_url=proxy.url), "behind the proxy")
+        dispatcher = Dispatcher(bus, flow.graph)
+        await dispatcher.start()
+        numbers: list[int] = []
+        async with asyncio.timeout(30), aclosing(dispatcher.stream(call(endpoint, n=100, pause_s=0.01))) as parts:
+            async for part in parts:
+                numbers += [doc["number"] for doc in _docs(part)]
+                if part.position == 20:
+                    proxy.fall_silent()
+                    await asyncio.sleep(0.3)
+                    proxy.cut()
+        assert numbers == list(range(100)) and part.status.code is Code.OK
+        await queues_empty(flow, 10)
+        await dispatcher.close()
+        await bus.close()
+    await proxy.stop()
 
 
 # many at once

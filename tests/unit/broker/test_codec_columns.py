@@ -18,6 +18,8 @@ from streamflow.broker.codec.plans import plan_of
 from streamflow.broker.envelope import COLUMNS
 from streamflow.broker.errors import InvalidInput, StreamflowError
 
+pytestmark = pytest.mark.feature("DC-02")
+
 
 class Item(BaseDoc):
     price: float = 1.5

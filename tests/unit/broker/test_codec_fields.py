@@ -20,6 +20,8 @@ from pydantic import BaseModel, Field, create_model
 from streamflow.broker.codec import decode, encode
 from streamflow.broker.envelope import COLUMNS, EMPTY, JSON, PROTOBUF
 
+pytestmark = pytest.mark.feature("DC-01")
+
 FORMS = {"columns": COLUMNS, "trusted": COLUMNS, "json": JSON, "protobuf": PROTOBUF}
 
 
@@ -151,6 +153,7 @@ ARRAYS = {
 }
 
 
+@pytest.mark.feature("DC-04")
 @pytest.mark.parametrize("form", ["columns", "trusted", "protobuf"])
 @pytest.mark.parametrize("name", ARRAYS)
 def test_an_array_keeps_shape_dtype_and_values_and_is_writable(form: str, name: str) -> None:
@@ -168,6 +171,7 @@ def test_columns_keep_fortran_order(form: str) -> None:
     assert made.flags.f_contiguous and not made.flags.c_contiguous
 
 
+@pytest.mark.feature("DC-04")
 @pytest.mark.parametrize("annotation", [NdArray, AnyTensor, AnyEmbedding, NdArray[3], NdArray["x"], AnyTensor[3], AnyEmbedding[3]])
 @pytest.mark.parametrize("form", FORMS)
 def test_a_tensor_gets_the_class_that_validation_gives_it(form: str, annotation: Any) -> None:
@@ -236,6 +240,7 @@ def test_a_union_of_documents_picks_the_class_that_fits(form: str) -> None:
     assert type(field(form, Leaf | Point, Point(x=1))) is Point
 
 
+@pytest.mark.feature("DC-03")
 @pytest.mark.parametrize("form", FORMS)
 def test_the_legacy_document_is_the_default_and_round_trips(form: str) -> None:
     chunk = LegacyDocument(text="chunk", embedding=np.array([0.5, 1.5]), chunks=[LegacyDocument(text="inner")])
@@ -257,6 +262,7 @@ def test_the_legacy_document_is_the_default_and_round_trips(form: str) -> None:
         assert type(made[0].tags["price"]) is int
 
 
+@pytest.mark.feature("DC-03")
 @pytest.mark.parametrize("form", FORMS)
 def test_ready_made_documents(form: str) -> None:
     full = TextDoc(text="a", url="http://example.org/a.txt", embedding=np.array([0.5]), bytes_=b"\xff")

@@ -17,6 +17,8 @@ from streamflow.broker.codec import decode, encode
 from streamflow.broker.envelope import JSON
 from streamflow.broker.errors import InvalidInput, StreamflowError
 
+pytestmark = pytest.mark.feature("DC-05")
+
 
 class Item(BaseDoc):
     name: str = ""

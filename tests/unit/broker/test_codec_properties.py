@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from streamflow.broker.codec import decode, encode, transcode
 from streamflow.broker.envelope import COLUMNS, JSON, PROTOBUF
 
+pytestmark = pytest.mark.feature("DC-02")
+
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 finite = st.floats(allow_nan=False, allow_infinity=False)
 loose: st.SearchStrategy[Any] = st.recursive(

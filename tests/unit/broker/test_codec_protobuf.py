@@ -21,6 +21,8 @@ from streamflow.broker.codec import decode, encode
 from streamflow.broker.envelope import PROTOBUF
 from streamflow.broker.errors import InvalidInput, StreamflowError
 
+pytestmark = pytest.mark.feature("DC-05")
+
 
 class Leaf(BaseDoc):
     name: str
@@ -99,6 +101,7 @@ def test_a_class_without_schema_sees_the_types_by_their_tags() -> None:
     assert isinstance(made.url, ImageUrl) and isinstance(made.vector, NdArray)
 
 
+@pytest.mark.feature("DC-06")
 @pytest.mark.parametrize("protocol", ["protobuf-array", "protobuf"])
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_docs_bytes_in_a_protobuf_protocol(protocol: Any, count: int) -> None:
@@ -106,6 +109,7 @@ def test_docs_bytes_in_a_protobuf_protocol(protocol: Any, count: int) -> None:
     assert decode(Content(docs_bytes=docs.to_bytes(protocol=protocol)).SerializeToString(), PROTOBUF, Full).docs == docs
 
 
+@pytest.mark.feature("DC-06")
 @pytest.mark.parametrize("protocol", ["pickle-array", "pickle", "json-array"])
 def test_docs_bytes_in_any_other_protocol_are_refused(protocol: Any) -> None:
     data = DocList[Leaf]([Leaf(name="a")]).to_bytes(protocol=protocol)

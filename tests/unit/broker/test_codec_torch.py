@@ -17,6 +17,8 @@ from streamflow.broker.codec import decode, encode, tensors, transcode  # noqa: 
 from streamflow.broker.envelope import COLUMNS, JSON, PROTOBUF  # noqa: E402
 from streamflow.broker.errors import InvalidInput  # noqa: E402
 
+pytestmark = pytest.mark.feature("DC-04")
+
 FORMS = {"columns": COLUMNS, "trusted": COLUMNS, "json": JSON, "protobuf": PROTOBUF}
 
 

@@ -17,6 +17,8 @@ from streamflow.broker.codec import decode, encode, transcode
 from streamflow.broker.envelope import COLUMNS, EMPTY, JSON, PROTOBUF
 from streamflow.broker.errors import InvalidInput
 
+pytestmark = pytest.mark.feature("DC-05")
+
 FORMS = [COLUMNS, JSON, PROTOBUF]
 
 

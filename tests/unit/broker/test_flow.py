@@ -9,6 +9,8 @@ import pytest
 from streamflow.broker.errors import FlowError, NotFound
 from streamflow.broker.flow import Graph, Node, Polling
 
+pytestmark = pytest.mark.feature("FL-04")
+
 
 def graph(*nodes: Node) -> Graph:
     return Graph("shop", nodes)
@@ -55,6 +57,7 @@ def test_a_flow_name_must_be_a_token() -> None:
         Graph("my flow.*").validate()
 
 
+@pytest.mark.feature("FL-01")
 def test_an_empty_flow_and_any_order_of_needs_are_fine() -> None:
     Graph("empty").validate()
     late = graph(Node("join", needs=("a", "b")), Node("a"), Node("b", needs=("a",)))
@@ -143,6 +146,7 @@ def test_the_version_changes_with_the_routing_only(change: dict[str, Any], is_ot
     assert len(changed.version) == 16 and int(changed.version, 16) >= 0
 
 
+@pytest.mark.feature("SC-03", "SC-04")
 def test_polling_defaults_hold_under_what_the_user_sets() -> None:
     unset, everywhere = Node("a", shards=2), Node("a", shards=2, polling={"*": Polling.ALL})
     table = Node("a", shards=2, polling={"/custom": Polling.ALL, "/search": Polling.ANY, "*": Polling.ANY})

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from streamflow.broker.conditions import compile_condition
 from streamflow.broker.errors import FlowError
 
+pytestmark = pytest.mark.feature("DC-11", "FL-30")
+
 
 class Inner(BaseDoc):
     size: int = 0

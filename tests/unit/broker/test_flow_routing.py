@@ -36,6 +36,7 @@ ANSWER = Step(Kind.ANSWER, GATEWAY)
 DIAMOND = Graph("f", (Node("foo"), Node("bar", needs=("foo",)), Node("baz", needs=("foo",)), Node("end", needs=("bar", "baz"))))
 
 
+@pytest.mark.feature("FL-04")
 def test_a_chain_goes_step_by_step_to_the_client() -> None:
     flow = Graph("f", (Node("a"), Node("b", needs=("a",))))
     assert first_steps(flow, "/") == (work("a"),)
@@ -43,6 +44,7 @@ def test_a_chain_goes_step_by_step_to_the_client() -> None:
     assert next_steps(flow, "b", "/") == (ANSWER,)
 
 
+@pytest.mark.feature("FL-06")
 def test_branches_meet_in_the_order_of_needs() -> None:
     assert next_steps(DIAMOND, "foo", "/") == (work("bar"), work("baz"))
     assert next_steps(DIAMOND, "baz", "/") == (Step(Kind.JOIN, "end", "baz", ("bar", "baz")),)
@@ -61,6 +63,7 @@ def test_an_empty_flow_and_one_without_a_target_answer_at_once() -> None:
     assert first_steps(DIAMOND, "/", "nobody") == (ANSWER,)
 
 
+@pytest.mark.feature("FL-35")
 def test_a_target_is_reached_without_a_hop_or_a_join_on_the_way() -> None:
     assert first_steps(DIAMOND, "/", "ba*z") == (work("baz"),)
     assert next_steps(DIAMOND, "baz", "/", "ba*z") == (ANSWER,)
@@ -86,6 +89,7 @@ def test_of_two_branches_from_one_place_the_first_is_kept() -> None:
     assert next_steps(Graph("f", nodes), "foo", "/", "foo|x|end") == (Step(Kind.JOIN, "end", "a", ("a", "x")),)
 
 
+@pytest.mark.feature("FL-07")
 def test_no_reduce_gets_every_branch_even_those_passed_over() -> None:
     flow = Graph("f", (*DIAMOND.nodes[:3], Node("end", needs=("bar", "baz"), no_reduce=True)))
     parts = tuple(Step(Kind.JOIN, "end", branch, ("bar", "baz")) for branch in ("bar", "baz"))
@@ -93,6 +97,7 @@ def test_no_reduce_gets_every_branch_even_those_passed_over() -> None:
     assert not reduces(flow, "end", "foo|end") and reduces(flow, "end", "foo") and reduces(flow, GATEWAY)
 
 
+@pytest.mark.feature("FL-21")
 def test_floating_executors_get_a_copy_and_answer_nobody() -> None:
     flow = Graph("f", (Node("a"), Node("log", needs=("a",), floating=True), Node("mail", needs=("log",), floating=True)))
     assert next_steps(flow, "a", "/") == (Step(Kind.WORK, "log", floating=True), ANSWER)
@@ -106,6 +111,7 @@ def test_a_floating_join_for_nobody_is_not_made() -> None:
     assert next_steps(flow, "a", "/", "a|b") == (Step(Kind.ANSWER, GATEWAY, "a", ("a", "b")),)
 
 
+@pytest.mark.feature("SC-06")
 def test_all_polled_shards_are_gathered_behind_the_executor() -> None:
     flow = Graph("f", (Node("index", shards=2), Node("rank", needs=("index",), shards=3, polling={"*": Polling.ALL})))
     assert first_steps(flow, "/search") == (Step(Kind.ALL, "index", expected=("0", "1")),)
@@ -136,6 +142,7 @@ def test_a_target_that_is_wrong_or_may_match_for_ever_is_refused(text: str) -> N
         target_pattern(text)
 
 
+@pytest.mark.feature("FL-35")
 @pytest.mark.parametrize("text", ["bar*", "exec[12]$", "(encoder|indexer)_.*", "a.*|b.*|c.*|d.*|e.*", r"^(?!rank)\w+$"])
 def test_a_target_as_people_write_it_is_taken(text: str) -> None:
     pattern = target_pattern(text)
@@ -145,6 +152,7 @@ def test_a_target_as_people_write_it_is_taken(text: str) -> None:
     assert time.perf_counter() - started < 1
 
 
+@pytest.mark.feature("FL-36")
 def test_parameters_with_an_executor_name_reach_only_it() -> None:
     given_ = {"k": 1, "exec1__k": 2, "exec2__only": 3, "exec1__": 4, "_x": 5, "__results__": 6, "exec1__a__b": 7}
     assert parameters_for(given_, "exec1") == {"k": 2, "_x": 5, "__results__": 6, "a__b": 7}

@@ -11,6 +11,8 @@ from streamflow.broker.errors import FlowError
 from streamflow.broker.flow import Graph, Node
 from streamflow.broker.schema_check import MAX_SHOWN, require_fitting_schemas, schema_problems
 
+pytestmark = pytest.mark.feature("FL-12")
+
 TEXT, NUMBER = {"type": "string"}, {"type": "number"}
 
 
@@ -67,6 +69,7 @@ def test_the_first_executor_takes_what_it_says() -> None:
     assert problems([Node("a")], a=[on("/x", doc("p"), doc("q"))]) == []
 
 
+@pytest.mark.feature("FL-13")
 def test_executors_without_the_endpoint_let_it_through_and_fallbacks_do_not() -> None:
     nodes = [Node("a"), Node("b", ("a",)), Node("c", ("b",))]
     given = {"a": [on("/x", doc("p"), doc("p"))], "c": [on("/x", doc("q"), None)]}

@@ -19,6 +19,8 @@ from pydantic import BaseModel, create_model
 from streamflow.broker.schema_fit import View, misfit
 from streamflow.workers.schemas import json_schema
 
+pytestmark = pytest.mark.feature("FL-12")
+
 
 class Color(Enum):
     RED = "red"

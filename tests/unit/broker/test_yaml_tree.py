@@ -27,6 +27,7 @@ executors:
 """
 
 
+@pytest.mark.feature("YM-01")
 def test_local_tags_anchors_and_lines() -> None:
     tree = parse(FLOW, "flow.yml")
     assert tree.value["jtype"] == "Flow"
@@ -129,6 +130,7 @@ def test_what_is_unsafe_or_wrong_is_refused_with_its_line(text: str, message: st
     assert message in str(caught.value)
 
 
+@pytest.mark.feature("YM-09")
 def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "f.yml").write_bytes(b"\xef\xbb\xbfa: 1\n")
     monkeypatch.chdir(tmp_path)

@@ -10,6 +10,8 @@ from streamflow.broker.errors import FlowError
 from streamflow.broker.yaml_tree import parse
 from streamflow.broker.yaml_variables import resolve
 
+pytestmark = pytest.mark.feature("YM-04", "YM-05", "YM-06")
+
 
 def put_in(text: str, **context: Any) -> Any:
     return resolve(parse(text, "flow.yml"), context).value

@@ -53,6 +53,7 @@ class Backend:
     refusals: int = 0  # how many requests to `/busy` are still to be refused
     failures: int = 0  # how many requests to `/flaky` still break the connection
     cancelled: int = 0
+    forgets: bool = False  # whether the streaming endpoint has nothing to say any more
     released: asyncio.Event = field(default_factory=asyncio.Event)
     held: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -134,7 +135,7 @@ class Backend:
     async def talk(self, asked: Asked) -> AsyncIterator[Answered]:
         """The streaming endpoint: one document for each word; an error where a word is `bad`, none before `released` where it is `wait`."""
         self.asked.append(asked)
-        for position, word in enumerate(asked.docs[0].text.split()):
+        for position, word in enumerate([] if self.forgets else asked.docs[0].text.split()):
             if word == "bad":
                 yield Answered(DocList[Item](), Status.of_executor(ValueError("a bad word"), "Talker"))
                 return

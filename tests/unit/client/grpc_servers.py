@@ -28,13 +28,16 @@ class GrpcServer:
 
     async def start(self, port: int) -> int:
         self.server = aio.server()
-        self.server.add_generic_rpc_handlers((_Router(self._methods()),))
+        self.server.add_generic_rpc_handlers((self.router(),))
         bound = self.server.add_insecure_port(f"127.0.0.1:{port}")
         await self.server.start()
         return int(bound)
 
     async def stop(self) -> None:
         await self.server.stop(None)
+
+    def router(self) -> grpc.GenericRpcHandler:
+        return _Router(self._methods())
 
     def _methods(self) -> dict[str, Any]:
         methods = {
@@ -45,7 +48,7 @@ class GrpcServer:
         }
         if self.own_too:
             methods |= {
-                "/streamflow.v1.Streamflow/Call": _stream_stream(self._own_call),
+                "/streamflow.v1.Streamflow/Exchange": _stream_stream(self._own_call, unpack=_requests, pack=_responses),
                 "/streamflow.v1.Streamflow/Unary": grpc.unary_unary_rpc_method_handler(self._own_unary),
                 "/streamflow.v1.Streamflow/Stream": grpc.unary_stream_rpc_method_handler(self._own_stream),
             }
@@ -109,25 +112,39 @@ class _Router(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no type
         return self._methods.get(handler_call_details.method)
 
 
-def _stream_stream(one: Callable[[bytes, Any], Awaitable[bytes]]) -> Any:
-    """A handler that answers each request of a stream when it is done."""
+def _requests(raw: bytes) -> list[bytes]:
+    return [request.SerializeToString() for request in own.Requests.FromString(raw).requests]
+
+
+def _responses(answer: bytes) -> bytes:
+    return bytes(own.Responses(responses=[own.Response.FromString(answer)]).SerializeToString())
+
+
+def _stream_stream(
+    one: Callable[[bytes, Any], Awaitable[bytes]],
+    *,
+    unpack: Callable[[bytes], list[bytes]] = lambda raw: [raw],
+    pack: Callable[[bytes], bytes] = lambda answer: answer,
+) -> Any:
+    """A handler that answers each request of a stream when it is done; a message may hold several."""
 
     async def handle(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
         done: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue()
         open_tasks: set[asyncio.Task[bytes]] = set()
 
         async def read() -> None:
-            async for raw in requests:
-                task = asyncio.ensure_future(one(raw, context))
-                open_tasks.add(task)
-                task.add_done_callback(done.put_nowait)
+            async for message in requests:
+                for raw in unpack(message):
+                    task = asyncio.ensure_future(one(raw, context))
+                    open_tasks.add(task)
+                    task.add_done_callback(done.put_nowait)
             await asyncio.gather(*open_tasks, return_exceptions=True)
             done.put_nowait(None)
 
         reader = asyncio.create_task(read())
         try:
             while (task := await done.get()) is not None:
-                yield task.result()
+                yield pack(task.result())
         finally:
             reader.cancel()
             for task in open_tasks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
 import orjson
@@ -19,8 +20,9 @@ from tests.unit.client.messages import jina_answer, jina_asked, jina_status
 class HttpServer:
     """`listed` = serve these paths only, as Jina does, and list them in /openapi.json; empty = every path."""
 
-    def __init__(self, backend: Backend, listed: tuple[str, ...] = ()) -> None:
+    def __init__(self, backend: Backend, listed: tuple[str, ...] = (), ssl_context: ssl.SSLContext | None = None) -> None:
         self.backend = backend
+        self._ssl_context = ssl_context
         self.listed = listed
         self.ready = True
         self.requests: list[str] = []  # "POST /echo"
@@ -30,7 +32,7 @@ class HttpServer:
         app.router.add_route("*", "/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True)
+        site = web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True, ssl_context=self._ssl_context)
         await site.start()
         return int(self._runner.addresses[0][1])
 
@@ -80,7 +82,9 @@ class HttpServer:
         parameters = values.pop("parameters", None) or {}
         document = values.get("data", [values])
         asked = Asked(request.path, docs_of(orjson.dumps(document), JSON), parameters, metadata=dict(request.headers), method="parts")
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        asked.request_id = request.headers["x-request-id"]
+        ours = {} if self.listed else {"x-request-id": asked.request_id}
+        response = web.StreamResponse(headers={"content-type": "text/event-stream", **ours})
         await response.prepare(request)
         async for part in self.backend.talk(asked):
             if part.status.code is not Code.OK:

@@ -14,6 +14,8 @@ from tests.unit.client.backend import Item
 from tests.unit.client.servers import Running, protocol
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.feature("CL-08")
+
 
 @pytest.fixture
 async def talker(kind: str, server: Running) -> AsyncIterator[AsyncClient]:
@@ -114,6 +116,7 @@ async def test_a_slow_consumer_holds_back_the_input(talker: AsyncClient, server:
     assert taken == 50
 
 
+@pytest.mark.feature("CL-16", "CL-17")
 async def test_readiness_and_profiling_are_awaited(talker: AsyncClient) -> None:
     assert await talker.is_flow_ready() is True
     assert (await talker.profiling(show_table=False))["first"] == pytest.approx(1000)

@@ -19,6 +19,7 @@ from tests.unit.client.servers import Running, serving
 QUICK: dict[str, Any] = {"initial_backoff": 0.05, "max_backoff": 0.1}
 
 
+@pytest.mark.feature("ER-10")
 def test_a_server_that_is_down_raises_a_connection_error(client: SyncClient, server: Running) -> None:
     server.stop()
     with pytest.raises(ServerUnavailable) as caught:
@@ -28,6 +29,7 @@ def test_a_server_that_is_down_raises_a_connection_error(client: SyncClient, ser
     server.start()
 
 
+@pytest.mark.feature("CL-12")
 def test_attempts_end(client: SyncClient, server: Running) -> None:
     server.stop()
     started = time.monotonic()
@@ -37,6 +39,25 @@ def test_attempts_end(client: SyncClient, server: Running) -> None:
     server.start()
 
 
+@pytest.mark.feature("CL-12")
+@pytest.mark.parametrize("back_after_s", [0.2, None])
+def test_t60_five_attempts_while_the_server_is_down(client: SyncClient, server: Running, back_after_s: float | None) -> None:
+    """The retry loop of the documentation: in time, or a ConnectionError after the last attempt."""
+    server.stop()
+    bounds: dict[str, Any] = {"max_attempts": 5, "initial_backoff": 0.8, "backoff_multiplier": 1.5, "max_backoff": 5.0}
+    if back_after_s is None:
+        bounds |= {"initial_backoff": 0.02, "max_backoff": 0.1}  # the same, sooner
+        with pytest.raises(ConnectionError, match="5 attempts"):
+            client.post("/echo", Item(), **bounds)
+        server.start()
+        return
+    timer = threading.Timer(back_after_s, server.start)  # four pauses are shorter than that once in 70,000 times
+    timer.start()
+    assert client.post("/echo", Item(text="a"), return_type=Item, **bounds).text == "A"
+    timer.join()
+
+
+@pytest.mark.feature("CL-12")
 def test_a_server_that_comes_back_gets_the_request(client: SyncClient, server: Running) -> None:
     client.post("/echo", Item())
     server.stop()
@@ -104,6 +125,7 @@ def test_the_time_for_an_answer_counts_each_attempt(client: SyncClient, server: 
     assert len(server.backend.asked) == 3
 
 
+@pytest.mark.feature("CL-14")
 def test_independent_calls_instead_of_a_stream() -> None:
     for kind in ("grpc", "jina"):
         with serving(kind) as server, Client("127.0.0.1", server.port) as client:

@@ -28,10 +28,15 @@ from streamflow.client.transport import pairs
 from tests.unit.client.backend import Item
 
 
+@pytest.mark.feature("CL-01")
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (("grpc://localhost:12345",), Address("localhost", 12345, Protocol.GRPC)),
+        (("nats://host",), Address("host", 4222, Protocol.NATS, broker_url="nats://host")),
+        (("host", 17, "nats"), Address("host", 17, Protocol.NATS, broker_url="nats://host:17")),
+        (("nats://u:p@a:1,nats://b:2/shop",), Address("a", 1, Protocol.NATS, broker_url="nats://u:p@a:1,nats://b:2", flow="shop")),
+        (("tls://host/shop",), Address("host", 4222, Protocol.NATS, True, broker_url="tls://host", flow="shop")),
         (("http://example.org",), Address("example.org", 80, Protocol.HTTP)),
         (("https://example.org",), Address("example.org", 443, Protocol.HTTP, True)),
         (("wss://example.org:99/",), Address("example.org", 99, Protocol.WEBSOCKET, True)),
@@ -49,6 +54,7 @@ def test_an_address_comes_from_a_url_or_keywords(arguments: tuple[Any, ...], exp
     assert parse(*arguments) == expected
 
 
+@pytest.mark.feature("CL-01")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -64,6 +70,9 @@ def test_an_address_comes_from_a_url_or_keywords(arguments: tuple[Any, ...], exp
         ("host:port",),
         ("", 80),
         ("http://host/path",),
+        ("nats://host/no.flow",),
+        ("nats://host", 4222),
+        ("nats://host", None, "grpc"),
     ],
 )
 def test_two_sources_of_truth_and_nonsense_are_refused(arguments: tuple[Any, ...]) -> None:
@@ -78,9 +87,10 @@ def test_a_target_can_be_dialled() -> None:
     assert str(parse("https://host")) == "https://host:443"
 
 
+@pytest.mark.feature("CL-02")
 def test_arguments_without_effect_are_named() -> None:
     with pytest.warns(UserWarning, match="cors, tracing"):
-        Client(port=1, tracing=True, cors=True)
+        Client(port=1, tracing=True, cors=True)  # type: ignore[call-overload]  # unknown ones are tolerated at run time only
 
 
 @pytest.mark.parametrize(
@@ -91,6 +101,7 @@ def test_arguments_of_post_are_checked_before_anything_is_sent(options: dict[str
         client.post("/", Item(), **options)
 
 
+@pytest.mark.feature("CL-02")
 def test_channel_options_are_a_dict_or_pairs() -> None:
     for options in ({"grpc.max_metadata_size": 5}, [("grpc.max_metadata_size", 5)], None):
         Client(port=1, grpc_channel_options=options)
@@ -98,6 +109,7 @@ def test_channel_options_are_a_dict_or_pairs() -> None:
         Client(port=1, grpc_channel_options=[5])
 
 
+@pytest.mark.feature("CL-04")
 @given(st.integers(0, 40), st.integers(-1, 12), st.sampled_from(["list", "doclist", "iterator", "async"]))
 async def test_chunks_hold_all_documents_in_order(count: int, size: int, form: str) -> None:
     docs = [Item(number=number) for number in range(count)]
@@ -145,6 +157,7 @@ async def test_nothing_is_one_request_without_documents() -> None:
     assert [chunk async for chunk in chunks([], 10)] == []
 
 
+@pytest.mark.feature("CL-12")
 @given(st.integers(1, 10_000), st.floats(0, 10), st.floats(0, 10), st.floats(1, 10))
 def test_pauses_stay_between_zero_and_their_bound(attempt: int, initial_s: float, max_s: float, multiplier: float) -> None:
     pause = Backoff(5, initial_s, max_s, multiplier).pause_s(attempt)
@@ -214,12 +227,14 @@ async def test_events_survive_any_chunking(sizes: list[int]) -> None:
     assert [event async for event in events(cut())] == [("update", '{"a": "é"}'), ("update", "1\n2"), ("message", "x"), ("end", "")]
 
 
+@pytest.mark.feature("CL-05")
 def test_return_types() -> None:
     assert element_type(DocList[Item]) == (Item, False)
     assert element_type(Item) == (Item, True)
     assert element_type(None) == element_type(DocList) == (AnyDoc, False)
 
 
+@pytest.mark.feature("CL-25")
 def test_metadata_is_joined_from_mappings_and_pairs() -> None:
     assert pairs({"A": "1"}, None, [("b", "2")], (("A", "3"),)) == (("a", "1"), ("b", "2"), ("a", "3"))
 
@@ -239,6 +254,7 @@ def test_jina_errors_are_known_by_name_unless_an_executor_raised_them(name: str,
     assert named_status(name, "text", executor=executor).code is code
 
 
+@pytest.mark.feature("ER-10")
 def test_unavailable_and_late_are_connection_errors() -> None:
     assert isinstance(error_of(Status(Code.UNAVAILABLE, "x"), "1"), ServerUnavailable)
     assert isinstance(error_of(Status(Code.DEADLINE_EXCEEDED, "x"), "1"), RequestTimeout)
@@ -253,6 +269,7 @@ def test_documents_are_decoded_when_asked_for_and_once() -> None:
     assert "request_id='1'" in repr(answer)
 
 
+@pytest.mark.feature("CL-17")
 def test_waiting_in_the_queue_is_shown_where_it_is_known() -> None:
     routes = [Route("gateway", 10.0, 10.5), Route("a", 10.2, 10.3, enqueued=10.1), Route("b", 10.35, 10.45, enqueued=10.3)]
     parts = breakdown(DataRequest(Parts(Header("1"), routes=lambda: routes)), 0.6)

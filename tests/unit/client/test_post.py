@@ -17,11 +17,14 @@ from streamflow.client import BadArguments, DataRequest, RequestTimeout, ServerU
 from tests.unit.client.backend import Item
 from tests.unit.client.servers import Running
 
+pytestmark = pytest.mark.feature("CL-03")
+
 
 def items(count: int) -> list[Item]:
     return [Item(text=f"item {number}", number=number) for number in range(count)]
 
 
+@pytest.mark.feature("CL-05")
 def test_a_doc_list_type_gives_all_documents_in_one_list(client: SyncClient) -> None:
     found = client.post("/echo", items(25), return_type=DocList[Item], request_size=4, results_in_order=True)
     assert isinstance(found, DocList)
@@ -29,6 +32,7 @@ def test_a_doc_list_type_gives_all_documents_in_one_list(client: SyncClient) -> 
     assert found.text == [f"ITEM {number}" for number in range(25)]
 
 
+@pytest.mark.feature("CL-05")
 def test_a_document_type_gives_the_only_result_bare_and_several_as_a_list(client: SyncClient) -> None:
     assert client.post("/echo", Item(text="one"), return_type=Item).text == "ONE"
     several = client.post("/echo", items(2), return_type=Item)
@@ -47,6 +51,7 @@ def test_tensors_survive(client: SyncClient) -> None:
     np.testing.assert_array_equal(np.asarray(found.vector), sent)
 
 
+@pytest.mark.feature("CL-07")
 def test_responses_hold_header_parameters_routes_and_documents(client: SyncClient) -> None:
     (response,) = client.post(
         "/echo", Item(text="a"), parameters={"top_k": 2}, target_executor="first", return_responses=True, return_type=DocList[Item]
@@ -55,13 +60,15 @@ def test_responses_hold_header_parameters_routes_and_documents(client: SyncClien
     assert (response.header.exec_endpoint, response.header.target_executor) == ("/echo", "first")
     assert response.request_id == response.header.request_id
     assert len(response.request_id) == 32
-    assert response.parameters == {"top_k": 2, "__results__": {}}
+    assert response.parameters == {"top_k": 2}
+    assert response.results == {}
     assert [(route.executor, route.start_time, route.end_time) for route in response.routes] == [("gateway", 1.0, 4.0), ("first", 2.0, 3.0)]
     assert response.docs.text == response.data.docs.text == ["A"]
     assert response.status.code is Code.OK
     assert response.to_dict()["data"][0]["text"] == "A"
 
 
+@pytest.mark.feature("CL-07")
 def test_dict_results_are_under_results(client: SyncClient) -> None:
     (response,) = client.post("/parameters", parameters={"hello": "world"}, return_responses=True)
     assert response.parameters["__results__"] == {"first/rep-0": {"hello": "world"}}
@@ -76,6 +83,7 @@ def test_what_the_server_is_told(client: SyncClient, server: Running) -> None:
     assert (sent["x-tenant"], sent["other"]) == ("blue", "1")
 
 
+@pytest.mark.feature("CL-18")
 def test_parameters_may_be_a_model_and_hold_arrays(client: SyncClient, server: Running) -> None:
     class Search(BaseModel):
         top_k: int = 3
@@ -87,6 +95,7 @@ def test_parameters_may_be_a_model_and_hold_arrays(client: SyncClient, server: R
     assert server.backend.asked[1].parameters == {"vector": [1.0, 2.0], "only": ["x"]}
 
 
+@pytest.mark.feature("CL-04")
 @pytest.mark.parametrize("size", [0, -1])
 def test_no_request_size_sends_all_in_one_request(client: SyncClient, server: Running, size: int) -> None:
     client.post("/echo", items(7), request_size=size)
@@ -94,6 +103,7 @@ def test_no_request_size_sends_all_in_one_request(client: SyncClient, server: Ru
     assert [len(asked.docs) for asked in server.backend.asked] == [7, 7]
 
 
+@pytest.mark.feature("CL-04")
 def test_inputs_of_every_kind(client: SyncClient, server: Running) -> None:
     def generator() -> Iterator[Item]:
         yield from items(3)
@@ -105,8 +115,9 @@ def test_inputs_of_every_kind(client: SyncClient, server: Running) -> None:
     for inputs in (items(3), DocList[Item](items(3)), tuple(items(3)), generator, generator(), coming, coming(), iter(items(3))):
         found = client.post("/echo", inputs, request_size=2, return_type=DocList[Item], results_in_order=True)
         assert found.number == [0, 1, 2]
-    assert client.post("/echo", [], return_type=DocList[Item]) == DocList[Item]()
     assert len(server.backend.asked) == 16
+    assert client.post("/echo", [], return_type=DocList[Item]) == DocList[Item]()
+    assert [len(asked.docs) for asked in server.backend.asked[16:]] == [0]
 
 
 def test_inputs_of_no_kind_are_refused(client: SyncClient) -> None:
@@ -115,6 +126,7 @@ def test_inputs_of_no_kind_are_refused(client: SyncClient) -> None:
             client.post("/echo", inputs)
 
 
+@pytest.mark.feature("CL-06")
 def test_callbacks_see_each_answer_in_the_callers_thread_and_post_returns_none(client: SyncClient) -> None:
     seen: list[tuple[str, str, int]] = []
 
@@ -150,15 +162,17 @@ def test_generators_run_in_the_callers_thread_and_may_use_the_client(client: Syn
     assert set(threads) == {threading.get_ident()}
 
 
-def test_an_executor_error_raises_with_executor_and_request_id(client: SyncClient) -> None:
+def test_an_executor_error_raises_with_executor_replica_attempt_and_request_id(client: SyncClient, kind: str) -> None:
     with pytest.raises(ExecutorError) as caught:
         client.post("/fail", Item(text="bad"))
-    assert "executor First: NotImplementedError('no such thing') (request " in str(caught.value)
+    place = " (replica rep-0, attempt 1)" if kind == "grpc" else ""  # the other wires do not tell
+    assert f"executor First{place}: NotImplementedError('no such thing') (request " in str(caught.value)
     assert caught.value.name == "NotImplementedError"
     assert caught.value.status.args == ("no such thing",)
     assert "raise NotImplementedError" in caught.value.__notes__[0]
 
 
+@pytest.mark.feature("CL-06")
 def test_on_always_sees_a_failed_answer_before_it_raises(client: SyncClient) -> None:
     seen: list[Code] = []
     with pytest.raises(ExecutorError):
@@ -166,6 +180,7 @@ def test_on_always_sees_a_failed_answer_before_it_raises(client: SyncClient) -> 
     assert seen == [Code.EXECUTOR_ERROR]
 
 
+@pytest.mark.feature("CL-13")
 def test_continue_on_error_returns_the_rest(client: SyncClient, caplog: pytest.LogCaptureFixture) -> None:
     docs = [Item(text="good"), Item(text="bad"), Item(text="good")]
     found = client.post("/fail", docs, request_size=1, continue_on_error=True, return_type=DocList[Item])
@@ -216,12 +231,14 @@ def test_a_missing_worker_raises_in_spite_of_on_error_and_continue_on_error(clie
     assert seen == []
 
 
+@pytest.mark.feature("CL-10", "GW-23")
 def test_answers_come_in_completion_order_unless_input_order_is_asked_for(client: SyncClient, server: Running) -> None:
     arguments: dict[str, Any] = {"request_size": 1, "parameters": {"count": 8}, "return_type": DocList[Item]}
     assert client.post("/backwards", items(8), **arguments).number != list(range(8))
     assert client.post("/backwards", items(8), results_in_order=True, **arguments).number == list(range(8))
 
 
+@pytest.mark.feature("CL-11")
 def test_prefetch_bounds_what_is_in_flight_and_what_is_read(client: SyncClient, server: Running) -> None:
     class Enough(Exception):
         pass
@@ -258,6 +275,7 @@ def test_no_answer_in_time_raises(client: SyncClient, server: Running) -> None:
     assert server.backend.asked[0].deadline > 0
 
 
+@pytest.mark.feature("CL-22")
 def test_threads_share_a_client(client: SyncClient) -> None:
     found: dict[int, list[int]] = {}
 
@@ -291,11 +309,13 @@ def test_answers_that_do_not_fit_the_return_type_are_refused(client: SyncClient)
         client.post("/echo", Item(text="a"), return_type=DocList[Price])
 
 
+@pytest.mark.feature("CL-24")
 def test_a_progress_bar_counts_requests(client: SyncClient, capsys: pytest.CaptureFixture[str]) -> None:
     client.post("/echo", items(10), request_size=2, show_progress=True)
     assert "5/5" in capsys.readouterr().out
 
 
+@pytest.mark.feature("CL-16")
 def test_readiness(client: SyncClient, server: Running) -> None:
     assert client.is_flow_ready() is client.is_deployment_ready() is client.dry_run() is True
     server.server.ready = False
@@ -305,6 +325,7 @@ def test_readiness(client: SyncClient, server: Running) -> None:
     server.start()
 
 
+@pytest.mark.feature("CL-17")
 def test_profiling_breaks_a_round_trip_down(client: SyncClient, capsys: pytest.CaptureFixture[str]) -> None:
     parts = client.profiling()
     assert parts["Server"] == pytest.approx(3000)

@@ -21,6 +21,8 @@ from streamflow.export.compose import ComposeFile, Interpolated, Service
 from streamflow.flow import Flow
 from tests.compose.stack import CACHE
 
+pytestmark = pytest.mark.feature("CN-01")
+
 FLOW = """\
 jtype: Flow
 with: {name: Shop, protocol: [http, grpc], timeout_send: 500}
@@ -64,6 +66,7 @@ def services(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.feature("HC-05")
 def test_there_is_a_service_for_every_role(services: dict[str, Any]) -> None:
     indexers = [f"indexer-{shard}-rep-{replica}" for shard in (0, 1) for replica in (0, 1)]
     assert list(services) == ["nats", "gateway", "encoder", *indexers, "far", "plain", "inline"]
@@ -81,6 +84,7 @@ def test_replicas_share_a_service_unless_they_keep_files(services: dict[str, Any
     ]
 
 
+@pytest.mark.feature("CN-03", "EX-26")
 def test_code_comes_from_an_image_or_is_built_into_one(services: dict[str, Any]) -> None:
     assert services["indexer-0-rep-0"]["image"] == "indexer:1" and "command" not in services["indexer-0-rep-0"]
     build = services["encoder"]["build"]
@@ -104,6 +108,7 @@ def test_workers_are_told_who_they_are(services: dict[str, Any]) -> None:
     assert (told["STREAMFLOW_USES_REQUESTS"], told["STREAMFLOW_EXIT_ON_EXCEPTIONS"]) == ('{"/a": "b"}', '["OSError"]')
 
 
+@pytest.mark.feature("EX-29", "DP-15")
 def test_files_and_devices(services: dict[str, Any], folder: Path) -> None:
     indexer = services["indexer-0-rep-0"]
     assert indexer["volumes"] == ["./enc:/data", "models:/models", "./enc:/enc", "indexer-workspace:/workspace"]
@@ -115,7 +120,7 @@ def test_files_and_devices(services: dict[str, Any], folder: Path) -> None:
 
 def test_the_gateway_routes_by_the_same_definition(services: dict[str, Any], folder: Path) -> None:
     gateway = services["gateway"]
-    assert gateway["ports"] == ["8080:8080", "8081:8081"] and gateway["command"] == ["gateway"]
+    assert gateway["ports"] == ["127.0.0.1:8080:8080", "127.0.0.1:8081:8081"] and gateway["command"] == ["gateway"]
     again = Flow.load_config(gateway["environment"]["STREAMFLOW_USES"].replace("$$", "$"))
     assert again.graph.version == Flow.load_config(folder / "flow.yml").graph.version and again.name == "Shop"
     spec = again.spec()
@@ -141,6 +146,7 @@ def test_certificates_are_mounted(folder: Path) -> None:
     assert "ssl_keyfile: /certificates/key.pem" in gateway["environment"]["STREAMFLOW_USES"]
 
 
+@pytest.mark.feature("CN-02")
 def test_the_gateways_image_may_be_another_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMFLOW_GATEWAY_IMAGE", "gateway:2")
     assert exported(Flow(), folder / "out.yml")["services"]["gateway"]["image"] == "gateway:2"
@@ -159,6 +165,7 @@ def test_a_class_is_built_of_the_folder_of_its_module(folder: Path, monkeypatch:
     assert exported(Deployment(uses=Bridge), folder / "out.yml")["services"]["executor"]["image"] == str(BASE_IMAGE)
 
 
+@pytest.mark.feature("CN-03")
 def test_a_folder_with_a_dockerfile_is_built_by_it(folder: Path) -> None:
     (folder / "enc" / "Dockerfile").touch()
     encoder = exported(Flow.load_config(folder / "flow.yml"), folder / "out.yml")["services"]["encoder"]
@@ -222,6 +229,7 @@ def test_docker_compose_takes_it(folder: Path) -> None:
     assert found["services"]["encoder"]["build"]["dockerfile_inline"].startswith("FROM streamflow:local\n")
 
 
+@pytest.mark.feature("CI-06")
 def test_the_command_line_writes_all_three(folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     flow = str(folder / "flow.yml")
     with caplog.at_level(logging.ERROR):

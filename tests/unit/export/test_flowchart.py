@@ -85,6 +85,7 @@ def test_mermaid_text() -> None:
     assert "flowchart TB\n" in to_mermaid(chart_of(shop().graph), vertical=True)
 
 
+@pytest.mark.feature("FL-14")
 @pytest.mark.parametrize("vertical", [False, True])
 def test_svg_holds_every_box_and_line(vertical: bool) -> None:
     chart = chart_of(shop().graph)
@@ -106,6 +107,7 @@ def test_labels_break_nothing(labels: list[str]) -> None:
     assert all(re.fullmatch(r'  n\d\["[^"<>&`]*"\]', line) for line in lines[4 : 4 + len(labels)])
 
 
+@pytest.mark.feature("FL-14")
 def test_plot_writes_the_form_of_the_suffix(tmp_path: Path) -> None:
     flow = shop()
     assert flow.plot(tmp_path / "a.svg").plot(str(tmp_path / "a.mmd")).plot(tmp_path / "a.md", vertical_layout=True) is flow

@@ -15,6 +15,8 @@ from streamflow.broker.envelope import COLUMNS, JSON, Envelope, Hop
 from streamflow.broker.errors import Code, Status
 from streamflow.gateway.answers import document, hops, iso, plain, print_json
 
+pytestmark = pytest.mark.feature("GW-14", "PR-20")
+
 NOW = 1_800_000_000.25
 anything = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text() | st.binary(),
@@ -50,6 +52,7 @@ def test_an_answer_has_jinas_shape() -> None:
     assert answer["routes"][1]["endTime"] == "2027-01-15T08:00:02.250000+00:00"
 
 
+@pytest.mark.feature("DC-05")
 def test_integers_are_printed_as_floats() -> None:
     assert b'"parameters":{"k":5.0,"flag":true}' in print_json(Envelope("r", parameters={"k": 5, "flag": True}), NOW)
 

@@ -21,6 +21,8 @@ from .conftest import LOCAL
 from .echoing import ENDPOINTS, TEXT_DOC, EchoDispatcher
 from .grpc_calls import empty, request, single, stream
 
+pytestmark = pytest.mark.feature("GW-22")
+
 Channel: TypeAlias = grpc.aio.Channel
 DATA = data_content([b"\n\x06\n\x01a\x12\x01\x00", b""])
 
@@ -31,6 +33,7 @@ def struct(values: dict[str, Any]) -> Any:
     return message.parameters
 
 
+@pytest.mark.feature("DC-06", "PR-01")
 async def test_documents_travel_as_bytes_and_come_back(channel: Channel, dispatcher: EchoDispatcher) -> None:
     answer = await single(channel)(request("r1", data=DATA), timeout=10)
     assert (answer.header.request_id, answer.header.exec_endpoint, answer.data) == ("r1", "/echo", DATA)
@@ -40,6 +43,7 @@ async def test_documents_travel_as_bytes_and_come_back(channel: Channel, dispatc
     assert (call.body, call.content_type, call.accept) == (DATA, PROTOBUF, PROTOBUF)
 
 
+@pytest.mark.feature("PR-02")
 async def test_the_header_reaches_the_call(channel: Channel, dispatcher: EchoDispatcher) -> None:
     header = {"request_id": "r1", "exec_endpoint": "echo", "target_executor": "enc.*", "timeout": 4_000_000_000}
     metadata = (("traceparent", "00-a-b-01"), ("other", "x"))
@@ -50,6 +54,7 @@ async def test_the_header_reaches_the_call(channel: Channel, dispatcher: EchoDis
     assert answer.header.target_executor == "enc.*"
 
 
+@pytest.mark.feature("PR-02")
 async def test_the_deadline_of_the_grpc_call_counts_when_it_is_earlier(channel: Channel, dispatcher: EchoDispatcher) -> None:
     sent = time.time()
     await single(channel)(request("r1"), timeout=5)
@@ -58,6 +63,7 @@ async def test_the_deadline_of_the_grpc_call_counts_when_it_is_earlier(channel: 
     assert dispatcher.calls[1].deadline == 0.0
 
 
+@pytest.mark.feature("DC-05")
 async def test_parameters_are_floats_on_both_ways(channel: Channel, dispatcher: EchoDispatcher) -> None:
     values = {"k": 5, "name": "x", "flag": True, "none": None, "list": [1, "a", {"b": 2.5}], "inner": {"c": []}}
     dispatcher.results = {"encoder/rep-0": {"n": 20}}
@@ -68,6 +74,7 @@ async def test_parameters_are_floats_on_both_ways(channel: Channel, dispatcher: 
     assert from_struct(answer.parameters) == {**values, "__results__": {"encoder/rep-0": {"n": 20.0}}}
 
 
+@pytest.mark.feature("ER-02", "PR-04")
 async def test_an_executors_exception_is_a_normal_answer(channel: Channel, dispatcher: EchoDispatcher) -> None:
     dispatcher.statuses["/echo"] = Status(Code.EXECUTOR_ERROR, "ValueError('ä')", "ValueError", ("ä",), ("line 1",), "Enc")
     answer = await single(channel)(request("r1", data=DATA))
@@ -108,6 +115,7 @@ async def test_an_unbound_endpoint_passes_through(channel: Channel, dispatcher: 
     assert answer.data == DATA
 
 
+@pytest.mark.feature("QU-08")
 async def test_a_client_that_cancels_cancels_the_request(channel: Channel, dispatcher: EchoDispatcher) -> None:
     call = single(channel)(request("r1", "/held"))
     await eventually(lambda: dispatcher.held)
@@ -115,6 +123,7 @@ async def test_a_client_that_cancels_cancels_the_request(channel: Channel, dispa
     await eventually(lambda: dispatcher.cancelled == 1)
 
 
+@pytest.mark.feature("GW-23")
 async def test_a_stream_answers_in_completion_order(channel: Channel, dispatcher: EchoDispatcher) -> None:
     call = stream(channel)([request(str(number), "/held") for number in range(3)])
     await eventually(lambda: len(dispatcher.held) == 3)
@@ -134,6 +143,7 @@ async def test_a_stream_answers_in_order_when_the_client_asks_for_it(channel: Ch
     assert [answer.header.request_id async for answer in call] == ["0", "1", "2"]
 
 
+@pytest.mark.feature("GW-24")
 @pytest.mark.parametrize(("asked", "expected"), [("2", 2), ("100", 4), ("junk", 4)])
 async def test_a_stream_keeps_the_smaller_prefetch(channel: Channel, dispatcher: EchoDispatcher, asked: str, expected: int) -> None:
     call = stream(channel)([request(str(number), "/held") for number in range(10)], metadata=(("__prefetch__", asked),))
@@ -153,6 +163,7 @@ async def test_errors_and_bad_messages_do_not_end_a_stream(channel: Channel, dis
     assert await call.code() is grpc.StatusCode.OK
 
 
+@pytest.mark.feature("ER-03")
 async def test_an_unreachable_executor_ends_a_stream_after_the_other_answers(channel: Channel, dispatcher: EchoDispatcher) -> None:
     dispatcher.announce((*ENDPOINTS, EndpointInfo("/down")))
     dispatcher.statuses["/down"] = Status(Code.UNAVAILABLE, "nobody serves it")
@@ -189,6 +200,7 @@ async def test_a_streaming_endpoint(channel: Channel, dispatcher: EchoDispatcher
     assert unknown == ["NotFound"]
 
 
+@pytest.mark.feature("PR-05", "PR-06")
 async def test_a_list_of_requests_is_one_request(channel: Channel, dispatcher: EchoDispatcher) -> None:
     call = channel.unary_unary(
         "/jina.JinaDataRequestRPC/process_data",
@@ -205,6 +217,7 @@ async def test_a_list_of_requests_is_one_request(channel: Channel, dispatcher: E
     assert "docs_bytes" in mixed.header.status.description
 
 
+@pytest.mark.feature("PR-05", "PR-06", "GW-28", "GW-29")
 async def test_discovery_readiness_and_status(channel: Channel, dispatcher: EchoDispatcher) -> None:
     endpoints = await empty(channel, "/jina.JinaDiscoverEndpointsRPC/endpoint_discovery", pb.Endpoints)(b"")
     assert list(endpoints.endpoints) == ["/a/b", "/echo", "/held", "/hello"]

@@ -15,6 +15,8 @@ from streamflow.gateway.grpc_server import GrpcServer
 from .conftest import LOCAL
 from .echoing import EchoDispatcher
 
+pytestmark = pytest.mark.feature("GW-27")
+
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 JINA = ("JinaRPC", "JinaSingleDataRequestRPC", "JinaSingleDocumentRequestRPC", "JinaDataRequestRPC", "JinaDiscoverEndpointsRPC")
@@ -66,6 +68,7 @@ async def reflect(channel: grpc.aio.Channel, **request: str) -> reflection_pb2.S
     raise AssertionError("no response")
 
 
+@pytest.mark.feature("GW-22")
 async def test_reflection_lists_the_services_and_shows_docarrays_types(channel: grpc.aio.Channel) -> None:
     listed = await reflect(channel, list_services="")
     assert {service.name for service in listed.list_services_response.service} >= SERVICES

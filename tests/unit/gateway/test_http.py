@@ -30,6 +30,7 @@ async def post(http: Session, path: str, body: Any, **headers: str) -> tuple[int
         return response.status, await response.json()
 
 
+@pytest.mark.feature("GW-14")
 async def test_documents_come_back_in_jinas_form(http: Session) -> None:
     status, answer = await post(http, "/echo", {"data": DOCS, "parameters": {"k": 5}})
     assert status == 200
@@ -55,12 +56,14 @@ async def test_a_body_without_content_type_is_json_and_an_empty_one_is_no_docume
     assert [call.content_type for call in dispatcher.calls] == [JSON, EMPTY]
 
 
+@pytest.mark.feature("GW-11")
 @pytest.mark.parametrize("path", ["/a/b", "/a/b/", "/a%2Fb"])
 async def test_nested_endpoints(http: Session, dispatcher: EchoDispatcher, path: str) -> None:
     await post(http, path, {"data": []})
     assert dispatcher.calls[0].endpoint == "/a/b"
 
 
+@pytest.mark.feature("GW-13")
 async def test_routing_keys_of_the_body_reach_the_call(http: Session, dispatcher: EchoDispatcher) -> None:
     header = {"requestId": "mine", "targetExecutor": "enc.*", "timeout": 4_000_000_000}
     _, answer = await post(http, "/echo", {"data": DOCS, "header": header})
@@ -88,6 +91,7 @@ async def test_an_id_that_no_header_may_hold_stays_in_the_body(http: Session) ->
         assert (await response.json())["header"]["requestId"] == "a\r\nX-Evil: 1"
 
 
+@pytest.mark.feature("GW-10", "GW-13")
 @pytest.mark.parametrize("body", [{"execEndpoint": "/echo"}, {"exec_endpoint": "echo"}, {"header": {"exec_endpoint": "/echo"}}])
 async def test_post_takes_any_endpoint(http: Session, dispatcher: EchoDispatcher, body: dict[str, Any]) -> None:
     status, _ = await post(http, "/post", {"data": DOCS, **body})
@@ -170,6 +174,7 @@ async def test_a_body_above_the_limit_is_413_with_and_without_a_length(http: Ses
             assert (await response.json())["code"] == "TOO_LARGE"
 
 
+@pytest.mark.feature("ER-02", "ER-03", "ER-04")
 @pytest.mark.parametrize(
     ("code", "http_status"),
     [
@@ -195,6 +200,7 @@ async def test_failures_carry_status_detail_and_header(http: Session, dispatcher
     assert answer["header"]["status"]["exception"]["executor"] == "enc"
 
 
+@pytest.mark.feature("GW-13")
 async def test_invalid_json_is_422_with_detail(http: Session) -> None:
     for body in (b'{"data": [', b'{"header": {"requestId": "x"}, "data": ['):
         async with http.post("/echo", data=body, headers={"content-type": "application/json"}) as response:
@@ -202,6 +208,7 @@ async def test_invalid_json_is_422_with_detail(http: Session) -> None:
             assert "detail" in await response.json()
 
 
+@pytest.mark.feature("QU-08")
 async def test_a_client_that_leaves_cancels_its_request(http: Session, dispatcher: EchoDispatcher) -> None:
     request = asyncio.create_task(post(http, "/held", {"data": []}))
     await eventually(lambda: dispatcher.held, what="the request's arrival")
@@ -238,6 +245,7 @@ async def test_a_crash_inside_the_gateway_is_500_without_a_traceback(
     assert "secret path" in caplog.text
 
 
+@pytest.mark.feature("GW-17")
 async def test_cors_covers_data_routes_only_when_asked_for(http: Session, dispatcher: EchoDispatcher) -> None:
     origin = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     async with http.post("/echo", json={}, headers={"Origin": "https://shop.example"}) as response:

@@ -25,6 +25,7 @@ async def get(http: Session, path: str) -> tuple[int, Any]:
         return response.status, await response.json()
 
 
+@pytest.mark.feature("GW-10", "GW-27", "GW-28", "HC-02")
 async def test_health_routes_of_a_ready_flow(http: Session) -> None:
     assert await get(http, "/") == (200, {})
     assert await get(http, "/healthz") == (200, {"status": "ok"})
@@ -32,6 +33,7 @@ async def test_health_routes_of_a_ready_flow(http: Session) -> None:
     assert await get(http, "/dry_run") == (200, {"code": 0, "description": "", "exception": None})
 
 
+@pytest.mark.feature("GW-28", "HC-03")
 async def test_readiness_names_what_is_missing(http: Session, dispatcher: EchoDispatcher) -> None:
     dispatcher.connected = False
     status, answer = await get(http, "/readyz")
@@ -45,6 +47,7 @@ async def test_readiness_names_what_is_missing(http: Session, dispatcher: EchoDi
     assert await get(http, "/healthz") == (200, {"status": "ok"})
 
 
+@pytest.mark.feature("GW-29")
 async def test_status_masks_secrets(http: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAMFLOW_API_TOKEN", "s3cret")
     monkeypatch.setenv("STREAMFLOW_BROKER_URL", "nats://user:s3cret@host:4222")
@@ -57,6 +60,7 @@ async def test_status_masks_secrets(http: Session, monkeypatch: pytest.MonkeyPat
     assert "s3cret" not in str(answer)
 
 
+@pytest.mark.feature("GW-15", "DP-06")
 @pytest.mark.parametrize("path", ["/docs", "/redoc"])
 async def test_the_documentation_pages_are_there(http: Session, path: str) -> None:
     async with http.get(path) as response:
@@ -64,6 +68,7 @@ async def test_the_documentation_pages_are_there(http: Session, path: str) -> No
         assert "/openapi.json" in await response.text()
 
 
+@pytest.mark.feature("GW-11", "GW-15", "DP-06")
 async def test_openapi_shows_the_announced_endpoints_and_follows_them(http: Session, dispatcher: EchoDispatcher) -> None:
     _, document = await get(http, "/openapi.json")
     assert_complete(document)

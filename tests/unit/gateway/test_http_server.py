@@ -17,6 +17,7 @@ from .conftest import LOCAL
 from .echoing import EchoDispatcher
 
 
+@pytest.mark.feature("GW-02")
 async def test_several_ports_serve_the_same(dispatcher: EchoDispatcher, gateway_settings: GatewaySettings) -> None:
     server = await serve_http(create_app(dispatcher, gateway_settings), gateway_settings, [(LOCAL, 0), (LOCAL, 0)])
     assert len(set(server.ports)) == 2

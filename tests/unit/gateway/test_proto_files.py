@@ -15,6 +15,8 @@ from streamflow.gateway.jina_wire import data_content, docs_of
 from streamflow.gateway.proto import generate
 from streamflow.gateway.proto.registry import POOL, message
 
+pytestmark = pytest.mark.feature("PR-01", "PR-02", "PR-03", "PR-04", "PR-05")
+
 
 def test_the_committed_files_are_what_the_sources_give(tmp_path: Path) -> None:
     generate.descriptors(tmp_path / "descriptors.binpb")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import jsonschema_rs
 import pytest
 from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 from streamflow.broker.announce import EndpointInfo
+from streamflow.broker.settings import GatewaySettings
+from streamflow.gateway.exposed import Routes
 from streamflow.gateway.openapi import add_endpoints
 from streamflow.gateway.schemas import REF, Components
+
+pytestmark = pytest.mark.feature("GW-15")
 
 
 class Image(BaseModel):
@@ -49,7 +54,7 @@ def assert_complete(document: dict[str, Any]) -> None:
 
 
 def build(*endpoints: EndpointInfo) -> dict[str, Any]:
-    return add_endpoints(FastAPI().openapi(), {endpoint.name: endpoint for endpoint in endpoints})
+    return add_endpoints(FastAPI().openapi(), {endpoint.name: endpoint for endpoint in endpoints}, Routes(GatewaySettings()))
 
 
 def test_nested_recursive_and_discriminated_schemas_resolve() -> None:
@@ -124,3 +129,32 @@ def test_every_endpoint_and_the_generic_route_are_listed() -> None:
     assert list(document["paths"]["/tokens"]["get"]["responses"]["200"]["content"]) == ["text/event-stream"]
     identifiers = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
     assert len(identifiers) == len(set(identifiers))
+
+
+@pytest.mark.parametrize(
+    ("shape", "sound", "unsound"),
+    [
+        ("[2, 3]", [[1, 2, 3], [4, 5, 6]], [1, 2, 3, 4, 5, 6]),
+        ("[3]", [1, 2, 3], [1, 2]),
+        ("[x, 2]", [[1, 2]], [1, 2]),
+        ("not specified", [[1, 2], [3, 4]], 5),
+        ("[2, ...]", [1, 2], "12"),
+    ],
+)
+def test_tensors_are_described_as_they_are_printed(shape: str, sound: Any, unsound: Any) -> None:
+    announced = {"type": "object", "properties": {"v": {"type": "array", "items": {"type": "number"}, "tensor/array shape": shape}}}
+    document = build(EndpointInfo("/x", announced, announced))
+    described = document["components"]["schemas"]["x_input"]["properties"]["v"]
+    check = jsonschema_rs.validator_for(described)
+    assert check.is_valid(sound) and not check.is_valid(unsound)
+
+
+def test_a_get_has_its_document_in_the_query() -> None:
+    count = {"type": "integer", "minimum": 1}
+    taken = {"type": "object", "properties": {"text": {"type": "string"}, "count": count, "tags": {"type": "array"}}, "required": ["text"]}
+    tokens = build(EndpointInfo("/tokens", taken, taken, streaming=True))["paths"]["/tokens"]
+    assert "requestBody" in tokens["post"] and "requestBody" not in tokens["get"]
+    assert tokens["get"]["parameters"] == [
+        {"name": "text", "in": "query", "required": True, "schema": {"type": "string"}},
+        {"name": "count", "in": "query", "required": False, "schema": count},
+    ]

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from streamflow.broker.errors import Code
 from streamflow.gateway.status import CLOSE_REASON_BYTES, OUTCOMES, close_reason, outcome
 
+pytestmark = pytest.mark.feature("ER-02", "ER-03", "ER-04")
+
 
 @pytest.mark.parametrize("code", list(Code))
 def test_every_code_has_an_outcome_with_a_real_grpc_name(code: Code) -> None:
@@ -23,6 +25,8 @@ def test_http_statuses_are_the_documented_ones() -> None:
         Code.EXECUTOR_ERROR: 500,
         Code.INVALID_ARGUMENT: 422,
         Code.NOT_FOUND: 404,
+        Code.ALREADY_EXISTS: 409,
+        Code.ALREADY_EXISTS: 409,
         Code.UNAUTHENTICATED: 401,
         Code.PERMISSION_DENIED: 403,
         Code.DEADLINE_EXCEEDED: 504,

@@ -19,6 +19,8 @@ from .conftest import LOCAL
 from .echoing import EchoDispatcher
 from .grpc_calls import request, single
 
+pytestmark = pytest.mark.feature("GW-18")
+
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:

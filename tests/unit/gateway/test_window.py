@@ -10,6 +10,8 @@ from streamflow.broker.envelope import Envelope
 from streamflow.broker.errors import Code
 from streamflow.gateway.window import Window, answer_to
 
+pytestmark = pytest.mark.feature("GW-24")
+
 Futures = list[asyncio.Future[Envelope]]
 
 

@@ -21,6 +21,8 @@ from tests.waiting import eventually
 from .conftest import LOCAL
 from .echoing import ENDPOINTS, EchoDispatcher
 
+pytestmark = pytest.mark.feature("GW-21")
+
 Session = aiohttp.ClientSession
 Socket = aiohttp.ClientWebSocketResponse
 BYTES: Any = {"protocols": ("bytes",)}
@@ -102,6 +104,7 @@ async def test_in_json_every_error_is_an_answer(http: Session, dispatcher: EchoD
             assert (reply["code"], reply["header"]["requestId"]) == (code.value, str(number))
 
 
+@pytest.mark.feature("GW-23")
 async def test_answers_come_in_completion_order_and_the_end_waits_for_them(http: Session, dispatcher: EchoDispatcher) -> None:
     async with http.ws_connect("/held") as socket:
         for number in range(3):
@@ -114,6 +117,7 @@ async def test_answers_come_in_completion_order_and_the_end_waits_for_them(http:
         assert (await closing(socket))[0] == 1000
 
 
+@pytest.mark.feature("GW-24")
 async def test_no_more_than_prefetch_requests_are_in_flight(http: Session, dispatcher: EchoDispatcher) -> None:
     async with http.ws_connect("/held") as socket:
         for number in range(10):
@@ -183,6 +187,7 @@ async def test_bad_protobuf_is_answered_and_the_socket_stays(http: Session) -> N
         assert (await answer_bytes(socket)).header.request_id == "r2"
 
 
+@pytest.mark.feature("ER-03", "ER-04")
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED])
 async def test_in_bytes_unreachable_and_late_close_after_the_other_answers(http: Session, dispatcher: EchoDispatcher, code: Code) -> None:
     dispatcher.announce((*ENDPOINTS, EndpointInfo("/down")))
@@ -207,12 +212,26 @@ async def test_an_executors_exception_does_not_close(http: Session, dispatcher: 
             assert (status.code, status.exception.name, status.exception.executor) == (1, "ValueError", "Enc")
 
 
+@pytest.mark.parametrize(("end", "waits"), [(b"\x00", True), (b"\x01", False)])
+async def test_after_a_failure_a_client_of_jina_may_leave_first(http: Session, dispatcher: EchoDispatcher, end: bytes, waits: bool) -> None:
+    dispatcher.statuses["/echo"] = Status(Code.EXECUTOR_ERROR, "ValueError('x')")
+    async with http.ws_connect("/", protocols=("bytes",)) as socket:
+        await socket.send_bytes(request("r1"))
+        assert (await answer_bytes(socket)).header.status.code == 1
+        await socket.send_bytes(end)
+        if waits:
+            with pytest.raises(TimeoutError):
+                await socket.receive(0.1)
+        assert (await closing(socket))[0] == 1000
+
+
 async def test_a_frame_above_the_limit_closes_with_1009(http: Session) -> None:
     async with http.ws_connect("/") as socket:
         await socket.send_str("x" * 70_000)
         assert (await closing(socket))[0] == 1009
 
 
+@pytest.mark.feature("GW-28")
 async def test_dry_run_answers_every_message(http: Session, dispatcher: EchoDispatcher) -> None:
     async with http.ws_connect("/dry_run") as socket:
         assert await ask(socket, "x") == {"code": 0, "description": "", "exception": None}

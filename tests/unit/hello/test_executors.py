@@ -10,7 +10,7 @@ from docarray import DocList
 
 pytest.importorskip("sklearn")
 
-from streamflow.hello.executors import Encoder, Indexer, Picture, Result
+from streamflow.hello.executors import Encoder, Hit, Indexer, Picture, Reducer, Result
 from streamflow.hello.pictures import Sample, bundled, split, to_matrix
 from streamflow.hello.scores import quality
 
@@ -72,3 +72,28 @@ def test_the_encoder_can_be_fitted_on_pictures_of_another_size(tmp_path: Path) -
     np.save(tmp_path / "fit.npy", to_matrix(samples))
     encoded = Encoder(fit_file=str(tmp_path / "fit.npy"), dimensions=8).encode(documents(samples))
     assert np.asarray(encoded[0].embedding).shape == (8,)
+
+
+def merged(answers: list[DocList[Result]]) -> DocList[Result]:
+    """The answers of all shards as the queue puts them together: the same id is one document, its matches are chained."""
+    rows = zip(*answers, strict=True)
+    return DocList[Result](
+        [Result(id=row[0].id, label=row[0].label, matches=DocList[Hit](hit for one in row for hit in one.matches)) for row in rows]
+    )
+
+
+def test_three_shards_and_the_reducer_find_what_one_index_finds() -> None:
+    encoder, shards = Encoder(), [Indexer() for _ in range(3)]
+    stored, asked = split(bundled())
+    docs, queries = encoder.encode(documents(stored)), encoder.encode(documents(asked[:40]))
+    for number, shard in enumerate(shards):
+        shard.index(docs[number::3])
+    ranked = Reducer().rank(merged([shard.search(queries) for shard in shards]))
+    alone = Reducer().rank(searched(stored, asked[:40]))
+    assert [doc.matches.id for doc in ranked] == [doc.matches.id for doc in alone]
+
+
+def test_the_reducer_keeps_as_many_as_were_asked_for_best_first_and_equal_scores_by_id() -> None:
+    hits = DocList[Hit]([Hit(id=name, label="x", score=score) for name, score in (("c", 0.5), ("b", 0.9), ("a", 0.5))])
+    assert Reducer().rank(DocList[Result]([Result(matches=hits)]))[0].matches.id == ["b", "a", "c"]
+    assert Reducer().rank(DocList[Result]([Result(matches=hits)]), parameters={"limit": 1})[0].matches.id == ["b"]

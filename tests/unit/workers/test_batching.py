@@ -26,12 +26,14 @@ from streamflow.workers.decorators import Batching
 from streamflow.workers.executor import Executor, dynamic_batching, requests
 from streamflow.workers.invoke import Context, Invoker
 from streamflow.workers.jobs import Dropped, Failure, Job, Outcome, Output
+from streamflow.workers.lanes import Pace
 from streamflow.workers.merging import merge, parameters_key, split
 from streamflow.workers.process import Processor
 from streamflow.workers.runner import Runner
-from streamflow.workers.service import Pace
 from streamflow.workers.waiting import MAX_REST_S, Member, Waiting
 from tests.waiting import eventually
+
+pytestmark = pytest.mark.feature("DB-04", "DB-08")
 
 Texts = DocList[TextDoc]
 
@@ -156,6 +158,7 @@ def test_a_draining_worker_waits_for_nobody() -> None:
     assert waiting.rest_s(2.0) == 0.0 and len(waiting.take(2.0)) == 1
 
 
+@pytest.mark.feature("DB-09")
 def test_flush_all_hands_over_everything_that_waits() -> None:
     waiting, options = Waiting(), Batching(2, flush_all=True)
     assert not any([waiting.add(member(3, options)) for _ in range(3)]), "more is welcome, also when there is enough"
@@ -297,7 +300,9 @@ class Bench:
         envelope = Envelope(
             f"r{time.monotonic_ns()}", "f", hop="exec", endpoint=endpoint, content_type=JSON, accept=JSON, body=body, deadline=deadline
         )
-        delivery: Any = SimpleNamespace(attempt=attempt, fencing_token=len(self.outcomes) + 3, ack_subject=envelope.request_id)
+        delivery: Any = SimpleNamespace(
+            attempt=attempt, fencing_token=len(self.outcomes) + 3, ack_subject=envelope.request_id, subject=b"work"
+        )
         return Job(delivery, envelope, self.invoker.resolve(endpoint), JSON)
 
     def admit(self, *jobs: Job) -> None:
@@ -388,6 +393,7 @@ def test_an_endpoint_without_annotations_batches_legacy_documents(bench: Bench) 
     assert fields(outcomes[0], "tags") == [{"k": 1}]
 
 
+@pytest.mark.feature("DB-06")
 def test_only_equal_parameters_as_the_executor_sees_them_share_a_call(bench: Bench, calls: Calls) -> None:
     outcomes = bench.run(
         bench.job("/in_place", "a", suffix="1"),
@@ -505,6 +511,7 @@ def test_the_context_of_a_shared_call_is_nobodys_own(bench: Bench, calls: Calls)
     assert calls.contexts[1].request_id == alone.envelope.request_id
 
 
+@pytest.mark.feature("DB-09")
 def test_a_custom_metric_decides_how_many_documents_share_a_call(bench: Bench, calls: Calls) -> None:
     outcomes = bench.run(bench.job("/metric", "4", "5"), bench.job("/metric", "2"), bench.job("/metric", "x"), bench.job("/metric", "-1"))
     assert calls.calls == [["4", "5"], ["2"]]
@@ -677,6 +684,7 @@ async def test_without_greed_a_full_batch_does_not_wait_for_the_timeout(stage: S
     await stage.ended(3)
 
 
+@pytest.mark.feature("DB-05")
 @pytest.mark.parametrize("endpoint", ["/short", "/ashort"])
 async def test_without_greed_the_oldest_request_waits_at_most_the_timeout(stage: Stage, endpoint: str) -> None:
     started = time.monotonic()
@@ -686,6 +694,7 @@ async def test_without_greed_the_oldest_request_waits_at_most_the_timeout(stage:
     assert 0.05 <= time.monotonic() - started < 5 and stage.gate.calls == [["a", "b"]]
 
 
+@pytest.mark.feature("DB-10")
 async def test_stopping_ends_what_waits_first(stage: Stage) -> None:
     stage.submit("/sync", "a")
     await stage.called(["a"])

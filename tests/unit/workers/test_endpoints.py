@@ -48,6 +48,7 @@ def spec_of(method: Callable[..., Any], **kwargs: Any) -> EndpointSpec:
     return bind_endpoints(cls(**kwargs))["/x"]
 
 
+@pytest.mark.feature("EX-07")
 def test_documents_come_from_the_annotations() -> None:
     def foo(self: Any, docs: DocList[In], **kwargs: Any) -> DocList[Out]: ...
 
@@ -57,6 +58,7 @@ def test_documents_come_from_the_annotations() -> None:
     assert spec.takes_parameters and spec.extras == ("docs_map", "docs_matrix", "tracing_context")
 
 
+@pytest.mark.feature("DC-03")
 def test_without_annotations_legacy_documents_stand_in() -> None:
     def foo(self: Any, **kwargs: Any): ...  # type: ignore[no-untyped-def]
 
@@ -66,6 +68,7 @@ def test_without_annotations_legacy_documents_stand_in() -> None:
     assert (info.request_schema, info.response_schema, info.parameters_schema) == (None, None, None)
 
 
+@pytest.mark.feature("EX-07")
 def test_decorator_schemas_win_over_annotations() -> None:
     class Exec(Executor):
         @requests(on="/x", request_schema=DocList[In], response_schema=Out)
@@ -104,6 +107,7 @@ def test_a_list_is_annotated_in_many_ways(annotation: Any, expected: Any) -> Non
     assert (spec.request_type, spec.response_type) == (expected or LegacyDocument,) * 2
 
 
+@pytest.mark.feature("EX-09")
 @pytest.mark.parametrize("annotation", [In, "In", Optional[In], T_in, "Union[In, Dict, None]"])  # noqa: UP045
 def test_one_document_at_a_time_is_asked_for_by_name(annotation: Any) -> None:
     def foo(self, doc, **kwargs): ...  # type: ignore[no-untyped-def]
@@ -126,6 +130,7 @@ def test_without_a_return_annotation_the_response_is_not_guessed() -> None:
     assert not spec_of(foo).response_typed
 
 
+@pytest.mark.feature("EX-04", "EX-14")
 def test_sync_async_and_streaming_are_told_apart() -> None:
     def plain(self: Any, doc: In) -> Out: ...
     async def coroutine(self: Any, doc: In) -> Out: ...
@@ -172,6 +177,7 @@ def test_a_decorator_of_the_user_may_stand_between() -> None:
     assert {spec.request_type for spec in found.values()} == {In}
 
 
+@pytest.mark.feature("EX-10")
 @pytest.mark.parametrize(
     ("annotation", "model"),
     [
@@ -265,6 +271,7 @@ class Batched(Executor):
     def b(self, docs: DocList[In], **kwargs: Any) -> None: ...
 
 
+@pytest.mark.feature("DB-01", "DB-02", "DB-07")
 def test_batching_comes_from_decorator_and_configuration() -> None:
     def options(**config: Any) -> dict[str, Batching | None]:
         return {name: spec.batching for name, spec in bind_endpoints(Batched(dynamic_batching=config)).items()}
@@ -294,6 +301,7 @@ def test_batching_needs_the_list_form() -> None:
         spec_of(foo, dynamic_batching={"/x": {}})
 
 
+@pytest.mark.feature("EX-41")
 def test_the_announcement_carries_schemas_descriptions_and_marks() -> None:
     class Exec(Executor):
         @write

@@ -33,6 +33,7 @@ class Several(Executor):
         return "undecorated"
 
 
+@pytest.mark.feature("EX-01", "EX-18")
 def test_methods_are_bound_to_their_endpoints_and_stay_plain_methods() -> None:
     executor = Several()
     assert executor.bound == {"/index": "foo", "/search": "foo", "/other": "bar", "/default": "rest"}
@@ -40,6 +41,7 @@ def test_methods_are_bound_to_their_endpoints_and_stay_plain_methods() -> None:
     assert asyncio.run(executor.bar()) == "bar"
 
 
+@pytest.mark.feature("EX-22")
 def test_uses_requests_rebinds_and_drops_the_old_endpoint() -> None:
     executor = Several(requests={"/new": "foo", "alias": "foo", "/u": "undecorated"})
     assert executor.bound == {"/new": "foo", "/alias": "foo", "/u": "undecorated", "/other": "bar", "/default": "rest"}
@@ -180,6 +182,7 @@ def test_an_unknown_batching_option_is_named() -> None:
         Batching().updated({"size": 3}, "here")
 
 
+@pytest.mark.feature("EX-01")
 def test_attributes_have_values_in_a_plain_object() -> None:
     executor = Several()
     assert (executor.metas.name, executor.metas.description) == ("Several", "")
@@ -189,12 +192,14 @@ def test_attributes_have_values_in_a_plain_object() -> None:
         assert same is executor
 
 
+@pytest.mark.feature("EX-19", "EX-20")
 def test_metas_and_runtime_args_are_namespaces_with_what_was_given() -> None:
     executor = BaseExecutor(metas={"name": "different_name", "url": "x"}, runtime_args={"name": "exec0/shard-1/rep-0", "shard_id": 1})
     assert (executor.metas.name, executor.metas.url) == ("different_name", "x")
     assert (executor.runtime_args.name, executor.runtime_args.shard_id, executor.runtime_args.shards) == ("exec0/shard-1/rep-0", 1, 1)
 
 
+@pytest.mark.feature("EX-17")
 @pytest.mark.parametrize(
     ("runtime_args", "folder"),
     [
@@ -211,6 +216,7 @@ def test_each_instance_has_a_workspace_of_its_own(tmp_path: Path, runtime_args: 
     assert workspace == tmp_path / folder and workspace.is_dir()
 
 
+@pytest.mark.feature("EX-17")
 def test_the_default_workspace_is_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert BaseExecutor().workspace == str(tmp_path / ".cache/streamflow/BaseExecutor")
@@ -237,6 +243,7 @@ def test_classes_are_registered_by_name() -> None:
     assert registered()["Several"] is Several and registered()["BaseExecutor"] is BaseExecutor
 
 
+@pytest.mark.feature("EX-37")
 def test_a_class_of_a_script_travels_by_cloudpickle() -> None:
     class Local(Executor):
         @dynamic_batching(preferred_batch_size=3)

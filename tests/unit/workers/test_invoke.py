@@ -71,6 +71,7 @@ def returning(value: Any, name: str = "docs") -> type[Executor]:
     return Returns
 
 
+@pytest.mark.feature("EX-05", "EX-06")
 def test_endpoint_then_fallback_then_nothing() -> None:
     class Both(Executor):
         @requests(on="/index")
@@ -85,6 +86,7 @@ def test_endpoint_then_fallback_then_nothing() -> None:
     assert {info.name for info in invoker.describe()} == {"/index", "/default"}
 
 
+@pytest.mark.feature("EX-12")
 def test_none_keeps_the_documents_changed_in_place() -> None:
     class Adds(Executor):
         @requests(on="/x")
@@ -102,6 +104,7 @@ def test_returning_what_was_handed_in_is_in_place_too() -> None:
     assert run(returning(lambda given: given), docs) == CallResult(docs, True, None)
 
 
+@pytest.mark.feature("EX-12")
 def test_returned_documents_replace_them() -> None:
     result = run(returning(lambda docs: DocList[Out]([Out(size=len(doc.text)) for doc in docs])), texts("a", "bb"))
     assert not result.in_place and result.docs.size == [1, 2] and result.docs.doc_type is Out
@@ -147,6 +150,7 @@ def test_a_coroutine_that_nobody_awaited_is_closed_and_named() -> None:
         run(returning(lambda docs: forgotten()), texts("a"))
 
 
+@pytest.mark.feature("EX-09")
 def test_one_document_at_a_time() -> None:
     seen: list[str] = []
 
@@ -182,6 +186,7 @@ def test_kwargs_receive_everything_but_the_context() -> None:
     assert seen == {"docs": docs, "parameters": {"a": 1}, "docs_matrix": None, "docs_map": None, "tracing_context": None}
 
 
+@pytest.mark.feature("EX-11")
 def test_extras_are_handed_to_those_who_ask() -> None:
     seen: list[Any] = []
 
@@ -216,6 +221,7 @@ class Validates(Executor):
         return parameters.model_dump()
 
 
+@pytest.mark.feature("EX-10")
 def test_parameters_are_validated_by_the_model() -> None:
     assert run(Validates, texts(), {"factor": "5"}).results == {"factor": 5, "name": "x"}
     with pytest.raises(InvalidInput, match=r"^Validates /x: parameters.factor: .*integer.*; parameters.name: .*at most 3") as raised:
@@ -252,6 +258,7 @@ class Raises(Executor):
         raise NotImplementedError(*([text] if text else []))
 
 
+@pytest.mark.feature("EX-15", "ER-02")
 @pytest.mark.parametrize("endpoint", ["/x", "/async"])
 def test_a_user_exception_carries_name_arguments_and_a_traceback_of_user_code(endpoint: str) -> None:
     invoker = Invoker(Raises())
@@ -267,6 +274,7 @@ def test_a_user_exception_carries_name_arguments_and_a_traceback_of_user_code(en
     assert isinstance(raised.value.__cause__, NotImplementedError) and not raised.value.exits
 
 
+@pytest.mark.feature("ER-02")
 def test_descriptions_are_like_jinas() -> None:
     with pytest.raises(ExecutorError) as raised:
         run(Raises, texts(""))
@@ -418,6 +426,7 @@ class Streams(Executor):
         yield 5  # type: ignore[misc]
 
 
+@pytest.mark.feature("EX-14")
 @pytest.mark.parametrize("endpoint", ["/hello", "/sync"])
 async def test_streams_give_documents_one_by_one(endpoint: str) -> None:
     invoker = Invoker(Streams())
@@ -457,6 +466,7 @@ class Arrays(BaseDoc):
     embedding: AnyTensor | None = None
 
 
+@pytest.mark.feature("DC-10")
 def test_output_array_type_numpy_leaves_numpy_alone() -> None:
     class Gives(Executor):
         @requests(on="/x")
@@ -468,6 +478,7 @@ def test_output_array_type_numpy_leaves_numpy_alone() -> None:
     assert result.docs[0].tensor.tolist() == [0, 1, 2] and result.docs[0].embedding is None
 
 
+@pytest.mark.feature("DC-10")
 def test_output_array_type_is_checked_at_the_start() -> None:
     with pytest.raises(FlowError, match="output_array_type: 'jax' is none of numpy, torch"):
         run(Validates, texts(), output_array_type="jax")
@@ -476,6 +487,7 @@ def test_output_array_type_is_checked_at_the_start() -> None:
             run(Validates, texts(), output_array_type="torch")
 
 
+@pytest.mark.feature("DC-10")
 def test_output_array_type_converts_both_ways() -> None:
     torch = pytest.importorskip("torch")
 

@@ -16,6 +16,8 @@ from streamflow.workers.endpoints import bind_endpoints
 from streamflow.workers.executor import BaseExecutor, Executor, requests
 from streamflow.workers.loader import load_executor
 
+pytestmark = pytest.mark.feature("EX-26")
+
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "executors"
 
 
@@ -45,6 +47,7 @@ def _clean_imports() -> Iterator[None]:
         del sys.modules[name]
 
 
+@pytest.mark.feature("EX-06")
 @pytest.mark.parametrize("uses", [None, "", "  ", "BaseExecutor", {"jtype": "BaseExecutor"}])
 def test_nothing_is_the_executor_that_does_nothing(uses: Any) -> None:
     assert type(load_executor(uses)) is BaseExecutor
@@ -111,6 +114,7 @@ def test_arguments_win_over_the_file_key_by_key() -> None:
     assert (executor.greeting, executor.metas.name, executor.metas.description) == ("mine", "n", "Greets")
 
 
+@pytest.mark.feature("EX-27")
 def test_files_are_looked_for_in_the_search_paths_and_beside_the_yaml() -> None:
     executor: Any = load_executor("metas.yml", extra_search_paths=[FIXTURES / "nowhere", FIXTURES / "single"])
     assert (executor.metas.name, executor.greeting) == ("other", "executed MyExec")
@@ -129,6 +133,7 @@ def test_a_dotted_name_is_imported_from_the_base_folder() -> None:
     assert type(load_executor("postponed.Postponed", base_dir=FIXTURES / "variants")).__name__ == "Postponed"
 
 
+@pytest.mark.feature("EX-24")
 def test_a_package_with_relative_imports_and_a_namesake(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     other = tmp_path / "executor"
     other.mkdir()
@@ -164,6 +169,7 @@ def test_a_file_is_loaded_once_whatever_name_it_is_loaded_under(tmp_path: Path) 
     assert type(load_executor("Second", py_modules="second.py", base_dir=tmp_path)) is type(by_import)
 
 
+@pytest.mark.feature("YM-04")
 def test_variables_in_an_executor_file_are_put_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "exec.yml"
     path.write_text("jtype: Defaults\nwith:\n  param1: ${{ ENV.SIZE }}\n  param2: ${{ CONTEXT.two }}\n  param3: ${{root.with.param1}}\n")
@@ -177,6 +183,7 @@ def test_variables_in_an_executor_file_are_put_in(tmp_path: Path, monkeypatch: p
         load_executor(str(path), context={"two": 2})
 
 
+@pytest.mark.feature("EX-25")
 def test_load_config_is_the_same_door(tmp_path: Path) -> None:
     executor: Any = Executor.load_config(str(FIXTURES / "single/config.yml"), uses_with={"greeting": "x"}, workspace=tmp_path)
     assert executor.greeting == "x" and Path(executor.workspace) == tmp_path / "greeter"
@@ -260,6 +267,7 @@ def test_constructors_that_fail_are_named(name: str, error: type[Exception], mes
 
 @pytest.mark.parametrize("uses", ["X", "raises.X"])
 def test_modules_that_fail_are_named(uses: str) -> None:
-    with pytest.raises(RuntimeFailToStart, match="raises.* cannot be imported: ModuleNotFoundError: No module named 'streamflow_no_such"):
+    said = r"raises.* cannot be imported: /.*raises.py:1: ModuleNotFoundError: No module named 'streamflow_no_such"
+    with pytest.raises(RuntimeFailToStart, match=said):
         load_executor(uses, py_modules=() if "." in uses else "raises.py", base_dir=FIXTURES / "broken")
     assert "raises" not in sys.modules

@@ -1,0 +1,5 @@
+"""See `streamflow.serve`."""
+
+from streamflow.gateways.base import Gateway
+
+__all__ = ["Gateway"]

@@ -1,0 +1,5 @@
+"""See `streamflow.serve`."""
+
+from streamflow.gateways.fastapi import FastAPIBaseGateway
+
+__all__ = ["FastAPIBaseGateway"]

@@ -1,0 +1,5 @@
+"""See `streamflow.serve`."""
+
+from streamflow.gateways.streamer import GatewayStreamer
+
+__all__ = ["GatewayStreamer"]

@@ -1,0 +1,115 @@
+"""Promise P22, and the connections of P16: many clients that vanish, do nothing or do not read harm nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+
+import aiohttp
+import psutil
+import pytest
+
+from tests.e2e.checker import nothing_left
+from tests.e2e.programs import Programs, broker_of, flow_file, step, until
+from tests.e2e.streams import serve
+from tests.waiting import eventually
+
+from .crowd import UPGRADE, Crowd, crowd, post
+from .sizes import LIMIT_S, size
+from .traffic import MIB, good, listening, quantile, rss, traffic
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(LIMIT_S), pytest.mark.feature("GW-16")]
+Say = Callable[[str], None]
+KIB = 1024
+RATE = 50.0  # requests per second of somebody else
+WINDOW_S = 10.0
+NOISE_MS = 10.0  # between two measurements of the same on a machine with other work
+
+
+async def test_p22_thousands_of_connections_vanish_at_once(programs: Programs, say: Say) -> None:
+    """Each has a request under way. The next request of somebody else is answered within a second, and nothing of theirs is left."""
+    number, times = size("P22_CONNECTIONS", 2000, 8000), size("P22_TIMES", 20, 100)
+    program, addresses = programs.flow(flow_file(programs.folder, "vanish", [step("work", replicas=2, pause_s=0.002)]))
+    greeting = post("/run", json.dumps({"data": [{"text": "gone"}]}).encode())
+    gateway = listening(program)
+    next_s: list[float] = []
+    async with aiohttp.ClientSession() as session:
+        for _ in range(times):
+            gone = await asyncio.to_thread(Crowd, addresses["http"], number, greeting)
+            ports = gone.ports()
+            await asyncio.to_thread(gone.vanish)
+            began = monotonic()
+            async with session.post(f"http://{addresses['http']}/run", json={"data": [{"text": "next"}]}) as response:
+                assert response.status == 200 and (await response.json())["data"][0]["text"] == "next+"
+            next_s.append(monotonic() - began)
+        await asyncio.to_thread(until, lambda: not ports & _peers(gateway), 20.0, "the end of their connections")
+
+        async def nothing_open() -> bool:
+            async with session.get(f"http://{addresses['http']}/status") as response:
+                return "'open-requests': '0'" in str(await response.json())
+
+        await eventually(nothing_open, 20.0, "no request of theirs is open")
+    await nothing_left(broker_of(program))
+    say(
+        f"P22 {number} connections with a request each dropped at once, {times} times: the next request took {max(next_s):.2f} s at most, "
+        f"{sorted(next_s)[times // 2]:.2f} s (median); gateway {rss(gateway.pid) / MIB:.0f} MiB"
+    )
+    assert sorted(next_s)[int(0.9 * times)] <= 1.0 and max(next_s) <= 3.0  # a second, and room for a machine with other work
+
+
+@pytest.mark.parametrize("kind", ["idle WebSocket", "event stream that nobody reads"])
+async def test_p22_a_crowd_costs_others_nothing(programs: Programs, say: Say, kind: str) -> None:
+    """The p99 of somebody else's requests before, beside and after the crowd, and what the gateway needs for each of it."""
+    served = serve(programs, "crowd")
+    gateway = listening(served.program)
+    if kind == "idle WebSocket":
+        number, address, greeting = size("P22_IDLE", 5000, 8000), served.addresses["websocket"], UPGRADE
+    else:
+        number, address = size("P22_SLOW", 1000, 1000), served.addresses["http"]
+        greeting = post("/say", _say("x" * 16_000, n=100_000), "text/event-stream")
+    async with traffic(f"http://{served.addresses['http']}/say", _say("y", n=1)) as clients:
+        await clients.closed(4, 2.0)
+        before = await clients.at_rate(RATE, WINDOW_S)
+        resident = rss(gateway.pid)
+        with crowd(address, number, greeting, small=True) as silent:
+            heads = await asyncio.to_thread(silent.read_heads)
+            assert heads == {b"HTTP/1.1 101" if kind == "idle WebSocket" else b"HTTP/1.1 200"}, heads
+            await asyncio.to_thread(_settled, served.ledger)
+            each = (rss(gateway.pid) - resident) / number
+            beside = await clients.at_rate(RATE, WINDOW_S)
+            assert silent.count_open() == number
+            ports = silent.ports()
+        await asyncio.to_thread(until, lambda: not ports & _peers(gateway), 20.0, "the end of their connections")
+        await asyncio.sleep(1.0)
+        after = await clients.at_rate(RATE, WINDOW_S)
+    await nothing_left(served.broker_url)
+    took = [1e3 * quantile(good(answers), 0.99) for answers in (before, beside, after)]
+    say(
+        f"P22 {number} x {kind}: {each / KIB:.1f} KiB each in the gateway, {rss(gateway.pid) / MIB:.0f} MiB afterwards; p99 of others at "
+        f"{RATE:g}/s {took[0]:.1f} ms before, {took[1]:.1f} ms beside ({took[1] / max(took[0], took[2]) - 1:+.0%}), {took[2]:.1f} ms after"
+    )
+    assert all(len(good(answers)) == len(answers) for answers in (before, beside, after))
+    assert took[1] <= 1.1 * max(took[0], took[2]) + NOISE_MS
+    assert each <= 320 * KIB  # of a stream: its window, as much again in the socket's buffer, and 16 KB that are just being written
+
+
+def _peers(gateway: psutil.Process) -> set[tuple[int, int]]:
+    """Its own port and the client's, of each connection."""
+    return {(connection.laddr.port, connection.raddr.port) for connection in gateway.net_connections("tcp") if connection.raddr}
+
+
+def _say(word: str, n: int) -> bytes:
+    return json.dumps({"data": [{"text": word}], "parameters": {"n": n}}).encode()
+
+
+def _settled(ledger: Path) -> None:
+    """Wait until no generator yields any more: each is held back by a reader that does not read."""
+    size_bytes, still = -1, 0
+    while still < 10:
+        time.sleep(0.1)
+        now = ledger.stat().st_size
+        size_bytes, still = now, still + 1 if now == size_bytes else 0

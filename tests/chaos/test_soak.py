@@ -1,0 +1,142 @@
+"""A flow at 70 % of what it can do for a long time: `make soak` (30 minutes; SOAK_S sets the seconds). Nothing may grow."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from itertools import cycle
+from time import monotonic
+
+import psutil
+import pytest
+
+from tests.e2e.checker import nothing_left, stream_states
+from tests.e2e.programs import Programs
+from tests.e2e.streams import WAYS, Served, executor, read, serve
+
+from .traffic import MIB, Traffic, good, listening, quantile, traffic
+
+SECONDS = float(os.environ.get("SOAK_S", "60"))
+LONG_S = 1500.0  # from here on a slope is a figure, below it is noise
+LOAD = 0.7
+PERIODS = 120  # samples of a run
+WARM = 1 / 3  # of the run
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(SECONDS + 300)]
+
+
+@dataclass
+class History:
+    """Of one process: seconds, and what it had then."""
+
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    rss: list[int] = field(default_factory=list)
+    files: list[int] = field(default_factory=list)
+    threads: list[int] = field(default_factory=list)
+
+    def sample(self, process: psutil.Process, now: float) -> None:
+        with process.oneshot():
+            self.rss.append(int(process.memory_info().rss))
+            self.files.append(process.num_fds())
+            self.threads.append(process.num_threads())
+        self.seconds.append(now)
+
+    @property
+    def slope_mib_h(self) -> float:
+        """Least squares over what came after the warm-up."""
+        start = int(len(self.seconds) * WARM)
+        times, sizes = self.seconds[start:], self.rss[start:]
+        middle, mean = sum(times) / len(times), sum(sizes) / len(sizes)
+        spread = sum((each - middle) ** 2 for each in times)
+        return sum((at - middle) * (each - mean) for at, each in zip(times, sizes, strict=True)) / spread * 3600 / MIB
+
+    def grown(self) -> list[str]:
+        """What the last third has more of than the one before it, beyond the coming and going of single connections."""
+        third = len(self.seconds) // 3
+        return [
+            f"{self.name}: {what} from {max(values[third : 2 * third])} to {max(values[2 * third :])}"
+            for what, values in (("descriptors", self.files), ("threads", self.threads))
+            if min(values[2 * third :]) > max(values[third : 2 * third])
+        ]
+
+    def __str__(self) -> str:
+        third = len(self.seconds) // 3
+        return (
+            f"{self.name}: {self.rss[third] / MIB:.0f} MiB after warm-up, {self.rss[-1] / MIB:.0f} MiB at the end, "
+            f"{self.slope_mib_h:+.1f} MiB/h, {self.files[-1]} descriptors, {self.threads[-1]} threads"
+        )
+
+
+async def test_nothing_grows(programs: Programs, say: Callable[[str], None]) -> None:
+    """HTTP requests at 70 % of capacity, and streams over every protocol, every other one left early."""
+    served = serve(programs, "soak", executor("one", "Mark", replicas=2))
+    url, end = f"http://{served.addresses['http']}/say", monotonic() + SECONDS
+    async with traffic(url, b'{"data": [{"text": "x"}], "parameters": {"n": 1}}') as clients:
+        await clients.closed(16, 2.0)
+        capacity = await clients.throughput(16, 5.0)
+        family = {process.pid: History(_name_of(process, served)) for process in served.program.family()}
+        consumers: list[int] = []
+        watching = asyncio.create_task(_watch(family, served, consumers, end))
+        streaming = asyncio.create_task(_streams(served, end))
+        worst_s, failed = await _drive(clients, capacity * LOAD, end)
+        await asyncio.gather(watching, streaming)
+    await nothing_left(served.broker_url)
+    lines = [str(history) for history in family.values()]
+    say(
+        f"soak of {SECONDS:g} s at {capacity * LOAD:.0f} requests/s ({LOAD:.0%} of {capacity:.0f}/s): p99 "
+        f"{1e3 * worst_s:.0f} ms in the worst "
+        f"period, {failed} failed, {consumers[-1]} consumers\n  " + "\n  ".join(lines)
+    )
+    assert not failed
+    assert consumers[-1] <= consumers[len(consumers) // 3], f"consumers: {consumers}"
+    grown = [line for history in family.values() for line in history.grown()]
+    assert not grown, grown
+    steep = [str(history) for history in family.values() if history.slope_mib_h > 1.0]
+    assert not steep or SECONDS < LONG_S, steep
+
+
+async def _drive(clients: Traffic, rate: float, end: float) -> tuple[float, int]:
+    """Requests at `rate` until `end`: the worst p99 of all periods, in seconds, and how many failed."""
+    worst_s, failed = 0.0, 0
+    while (left := end - monotonic()) > 0:
+        answers = await clients.at_rate(rate, min(left, SECONDS / PERIODS + 1.0))
+        if answers:
+            worst_s = max(worst_s, quantile(answers, 0.99))
+            failed += len(answers) - len(good(answers))
+    return worst_s, failed
+
+
+async def _streams(served: Served, end: float) -> None:
+    for number, (name, way) in enumerate(cycle(WAYS.items())):
+        if monotonic() >= end:
+            return
+        word = f"soak{number}"
+        if number % 2:
+            async with aclosing(way(served.addresses, "/say", word, n=100_000)) as docs:
+                assert (await anext(docs))["number"] == 0
+        else:
+            whole = await read(way, served, "/say", word, n=20)
+            assert [doc["number"] for doc in whole] == list(range(20)), name
+        await asyncio.sleep(0.25)
+
+
+async def _watch(family: dict[int, History], served: Served, consumers: list[int], end: float) -> None:
+    began = monotonic()
+    while monotonic() < end:
+        for pid, history in family.items():
+            history.sample(psutil.Process(pid), monotonic() - began)
+        states = await stream_states(served.broker_url)
+        consumers.append(sum(state["consumers"] for state in states.values()))
+        await asyncio.sleep(SECONDS / PERIODS)
+
+
+def _name_of(process: psutil.Process, served: Served) -> str:
+    if "nats" in process.name():
+        return "broker"
+    if process.pid == served.program.pid:
+        return "supervisor"
+    kind = "gateway" if process.pid == listening(served.program).pid else "worker"
+    return f"{kind} {process.pid}"

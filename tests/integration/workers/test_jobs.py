@@ -1,0 +1,280 @@
+"""Jobs: stored inputs run through the flow's bulk lanes, one recorded outcome each."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from docarray import DocList
+from docarray.documents import TextDoc
+
+from streamflow.broker import codec, jobs, reader, subjects
+from streamflow.broker.bus import Bus
+from streamflow.broker.envelope import JSON, Envelope, decode
+from streamflow.broker.errors import AlreadyExists, Code, InvalidInput, NotFound
+from streamflow.broker.flow import Graph, Node
+from streamflow.broker.replay import Range, replay
+from streamflow.broker.settings import BrokerSettings
+from streamflow.workers.executor import Executor, requests
+from tests.running import Running, running
+from tests.waiting import eventually
+
+
+class Upper(Executor):
+    """Counts its runs; refuses "bad" until it is repaired."""
+
+    runs: Counter[str] = Counter()
+    repaired = False
+    gate = asyncio.Event()
+
+    @requests
+    def upper(self, docs: DocList[TextDoc], **kwargs: Any) -> None:
+        for doc in docs:
+            Upper.runs[doc.text] += 1
+            if doc.text.startswith("bad") and not Upper.repaired:
+                raise ValueError(f"cannot read {doc.text}")
+            doc.text = doc.text.upper()
+
+
+class Tail(Executor):
+    @requests
+    async def tail(self, docs: DocList[TextDoc], **kwargs: Any) -> None:
+        for doc in docs:
+            doc.text += "!"
+
+
+class Waits(Executor):
+    gate = asyncio.Event()
+    runs: list[str] = []
+
+    @requests
+    async def wait(self, docs: DocList[TextDoc], **kwargs: Any) -> None:
+        Waits.runs.extend(doc.text for doc in docs)
+        await Waits.gate.wait()
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    Upper.runs = Counter()
+    Upper.repaired = False
+    Waits.gate = asyncio.Event()
+    Waits.runs = []
+
+
+async def inputs(*texts: str) -> AsyncIterator[jobs.Input]:
+    for text in texts:
+        yield jobs.Input(JSON, json.dumps({"data": [{"text": text}]}).encode())
+
+
+def text_of(answer: Envelope) -> str:
+    (doc,) = codec.decode(answer.body, answer.content_type, TextDoc).docs
+    return str(doc.text)
+
+
+async def outcomes(bus: Bus, job: jobs.Job) -> dict[int, Envelope]:
+    """Recorded outcomes by input number; each input once."""
+    found: dict[int, Envelope] = {}
+    stream, mine = subjects.results_stream(job.flow), subjects.result(job.flow, f"{job.id}.*")
+    async for message in reader.read(bus, stream, mine):
+        number = int(message.subject.rpartition(".")[2])
+        assert number not in found
+        found[number] = decode(message.payload)
+    return found
+
+
+async def finished(bus: Bus, job: jobs.Job) -> jobs.Progress:
+    async def state() -> bool:
+        return (await jobs.progress(bus, job)).state is jobs.State.DONE
+
+    await eventually(state, what="the job is done", timeout_s=30)
+    return await jobs.progress(bus, job)
+
+
+def chain(name: str) -> Graph:
+    return Graph(name, (Node("upper"), Node("tail", needs=("upper",))))
+
+
+async def test_each_input_gets_one_outcome_and_nobody_has_to_wait_for_it(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, chain(flow_name), {}) as flow:
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x"), inputs(*(f"text {n}" for n in range(500)), "bad one"))
+        assert (await jobs.progress(flow.bus, job)).state is jobs.State.RUNNING
+        flow.start_worker("upper", Upper)
+        flow.start_worker("tail", Tail)
+        progress = await finished(flow.bus, job)
+        assert (progress.total, progress.done, progress.failed) == (501, 501, 1)
+        found = await outcomes(flow.bus, job)
+        assert [text_of(found[n]) for n in range(500)] == [f"TEXT {n}!" for n in range(500)]
+        assert found[500].status.code is Code.EXECUTOR_ERROR and "cannot read bad one" in found[500].status.description
+        assert set(Upper.runs.values()) == {1}
+        await nothing_left_to_feed(flow)
+
+
+async def nothing_left_to_feed(flow: Running) -> None:
+    async def is_clear() -> bool:
+        info = await flow.bus.api(f"STREAM.INFO.{subjects.jobs_stream(flow.graph.flow)}")
+        return not info["state"]["consumer_count"] and not await jobs.active(flow.bus, flow.graph.flow)
+
+    await eventually(is_clear, what="no feeding consumer is left", timeout_s=10)
+
+
+async def test_branches_and_shards_in_a_job(settings: BrokerSettings, flow_name: str) -> None:
+    graph = Graph(
+        flow_name,
+        (Node("a"), Node("b", shards=2, polling={"*": "ALL"}), Node("join", needs=("a", "b"))),
+    )
+    async with running(settings, graph, {"a": Tail, "join": Tail}) as flow:
+        for shard in range(2):
+            flow.start_worker("b", Tail, shard=shard)
+        await flow.ready()
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x"), inputs(*(f"t{n}" for n in range(100))))
+        progress = await finished(flow.bus, job)
+        assert progress.failed == 0
+        found = await outcomes(flow.bus, job)
+        assert len(found) == 100 and all(text_of(found[n]).startswith(f"t{n}!") for n in range(100))
+
+
+async def test_the_same_key_is_the_same_job(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, chain(flow_name), {"upper": Upper, "tail": Tail}) as flow:
+        order = jobs.Order(flow_name, "/x", key="monday")
+        several = await asyncio.gather(*(jobs.submit(flow.bus, order, inputs("a", "b", "c")) for _ in range(5)))
+        assert len({job.id for job in several}) == 1
+        await finished(flow.bus, several[0])
+        again = await jobs.submit(flow.bus, order, inputs("a", "b", "c"))
+        assert again.id == several[0].id and (await jobs.progress(flow.bus, again)).done == 3
+        with pytest.raises(AlreadyExists, match="'monday'"):
+            await jobs.submit(flow.bus, order, inputs("a", "b", "other"))
+        with pytest.raises(AlreadyExists, match="'monday'"):
+            await jobs.submit(flow.bus, order, inputs("a", "b"))
+        assert set(Upper.runs.values()) == {1}
+
+
+async def test_an_interrupted_submit_goes_on_under_its_key(settings: BrokerSettings, flow_name: str) -> None:
+    async def broken() -> AsyncIterator[jobs.Input]:
+        async for one in inputs("a", "b"):
+            yield one
+        await eventually(both_stored, what="what was read is stored")
+        raise OSError("the disk with the inputs is gone")
+
+    async with running(settings, chain(flow_name), {"upper": Upper, "tail": Tail}) as flow:
+
+        async def both_stored() -> bool:
+            return await reader.count(flow.bus, subjects.jobs_stream(flow_name)) == 2
+
+        order = jobs.Order(flow_name, "/x", key="k")
+        with pytest.raises(OSError, match="disk"):
+            await jobs.submit(flow.bus, order, broken())
+        assert await jobs.ids(flow.bus, flow_name) == []
+        with pytest.raises(AlreadyExists, match="input 1 differs"):
+            await jobs.submit(flow.bus, order, inputs("a", "x", "c"))
+        job = await jobs.submit(flow.bus, order, inputs("a", "b", "c"))
+        assert (await finished(flow.bus, job)).done == 3
+        assert Upper.runs == {"a": 1, "b": 1, "c": 1}
+
+
+async def test_a_paused_job_feeds_nothing_and_a_cancelled_one_is_dropped(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, Graph(flow_name, (Node("waits"),)), {"waits": Waits}, concurrency=4) as flow:
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x"), inputs(*(f"t{n}" for n in range(2000))))
+        await eventually(lambda: len(Waits.runs) >= 4, what="the job runs")
+        await jobs.pause(flow.bus, job)
+        assert (await jobs.progress(flow.bus, job)).state is jobs.State.PAUSED
+        await jobs.resume(flow.bus, job)
+        assert (await jobs.progress(flow.bus, job)).state is jobs.State.RUNNING
+        await jobs.cancel(flow.bus, job)
+        assert (await jobs.progress(flow.bus, job)).state is jobs.State.CANCELLED
+        Waits.gate.set()
+        await nothing_left_to_feed(flow)
+
+        async def queue_is_empty() -> bool:
+            return not (await flow.bus.api(f"STREAM.INFO.{subjects.work_stream(flow_name, 'waits')}"))["state"]["messages"]
+
+        await eventually(queue_is_empty, what="what was queued is dropped")
+        assert len(Waits.runs) < 100
+        with pytest.raises(NotFound, match=job.id):
+            await jobs.pause(flow.bus, job)
+
+
+async def test_a_rate_is_kept(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, chain(flow_name), {"upper": Upper, "tail": Tail}) as flow:
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x", rate=100.0), inputs(*(f"t{n}" for n in range(150))))
+        await finished(flow.bus, job)
+        stored = [
+            m.time async for m in reader.read(flow.bus, subjects.results_stream(flow_name), subjects.result(flow_name, f"{job.id}.*"))
+        ]
+        assert 1.2 < stored[-1] - stored[0] < 5
+
+
+async def test_large_inputs_and_results_are_kept(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, chain(flow_name), {"upper": Upper, "tail": Tail}) as flow:
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x"), inputs("a" * 1_500_000))
+        await finished(flow.bus, job)
+        (found,) = (await outcomes(flow.bus, job)).values()
+        assert found.claim is not None
+
+
+async def test_what_cannot_be_a_job(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, chain(flow_name), {}) as flow:
+        with pytest.raises(InvalidInput, match="at least one input"):
+            await jobs.submit(flow.bus, jobs.Order(flow_name, "/x"), inputs())
+        with pytest.raises(NotFound, match="no job 'nothing'"):
+            await jobs.get(flow.bus, flow_name, "nothing")
+        flow.start_worker("upper", Upper)
+        flow.start_worker("tail", Tail)
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x", target_executor="["), inputs("a"))
+        progress = await finished(flow.bus, job)
+        assert progress.failed == 1
+
+
+async def test_replay_of_a_job_of_its_failures_and_into_another_flow(settings: BrokerSettings, flow_name: str) -> None:
+    other = f"{flow_name}b"
+    async with (
+        running(settings, chain(flow_name), {"upper": Upper, "tail": Tail}) as flow,
+        running(settings, Graph(other, (Node("tail"),)), {"tail": Tail}),
+    ):
+        texts = [f"t{n}" for n in range(40)] + ["bad 1", "bad 2"]
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x"), inputs(*texts))
+        assert (await finished(flow.bus, job)).failed == 2
+        before = {n: bytes(answer.body) for n, answer in (await outcomes(flow.bus, job)).items()}
+
+        Upper.repaired = True
+        failed = (await replay(flow.bus, flow_name, job_id=job.id, failed_only=True)).job
+        assert failed.total == 2 and (await finished(flow.bus, failed)).failed == 0
+        assert {n: text_of(a) for n, a in (await outcomes(flow.bus, failed)).items()} == {40: "BAD 1!", 41: "BAD 2!"}
+
+        whole = (await replay(flow.bus, flow_name, job_id=job.id, key="again")).job
+        assert (await replay(flow.bus, flow_name, job_id=job.id, key="again")).job == whole
+        assert (await finished(flow.bus, whole)).done == 42
+        part = (await replay(flow.bus, flow_name, job_id=whole.id, within=Range(from_seq=11, to_seq=20))).job
+        assert (await finished(flow.bus, part)).done == part.total == 10
+        assert sorted(await outcomes(flow.bus, part)) == list(range(10, 20))
+        elsewhere = (await replay(flow.bus, flow_name, job_id=job.id, to_flow=other)).job
+        await finished(flow.bus, elsewhere)
+        assert text_of((await outcomes(flow.bus, elsewhere))[0]) == "t0!"
+
+        assert {n: bytes(answer.body) for n, answer in (await outcomes(flow.bus, job)).items()} == before
+        with pytest.raises(NotFound, match="no failures"):
+            await replay(flow.bus, flow_name, job_id=whole.id, failed_only=True)
+        with pytest.raises(NotFound, match="nothing in that range"):
+            await replay(flow.bus, flow_name, job_id=job.id, within=Range(since=time.time() + 60))
+        with pytest.raises(NotFound, match="keeps no journal"):
+            await replay(flow.bus, flow_name)
+
+
+async def test_a_replay_says_what_is_gone(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, chain(flow_name), {"upper": Upper, "tail": Tail}) as flow:
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x"), inputs("a", "bad", "c"))
+        await finished(flow.bus, job)
+        await flow.bus.api(f"STREAM.PURGE.{subjects.jobs_stream(flow_name)}", {"filter": subjects.job(flow_name, job.id, f"{job.id}-1")})
+        again = await replay(flow.bus, flow_name, job_id=job.id)
+        assert (again.job.total, again.gone) == (2, 1)
+        assert sorted(await outcomes(flow.bus, (await finished(flow.bus, again.job)).job)) == [0, 2]
+        failed = (await replay(flow.bus, flow_name, job_id=job.id, failed_only=True)).job
+        assert (await finished(flow.bus, failed)).failed == 1
+        assert "is gone" in (await outcomes(flow.bus, failed))[1].status.description
+        await flow.bus.api(f"STREAM.PURGE.{subjects.jobs_stream(flow_name)}")
+        with pytest.raises(NotFound, match="all of its inputs are gone"):
+            await replay(flow.bus, flow_name, job_id=job.id)

@@ -1,0 +1,286 @@
+"""Feeds jobs into the bulk lane. Every worker has a feeder; the one that holds the lease works, for all jobs of the flow.
+
+A job's inputs stay in the jobs stream and are copied to the first executors little by little, as these keep up. So a job of any size takes
+little room in a work queue, one paused or cancelled stops at once, and jobs that run beside each other get equal shares.
+An input is acked when the broker has the copy. One that is copied twice (a feeder died between the two) runs twice and is recorded once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+
+from streamflow.broker import blobs, bucket, jobs, subjects
+from streamflow.broker.bus import Bus
+from streamflow.broker.envelope import EMPTY, Envelope, decode
+from streamflow.broker.errors import NotFound, Overloaded, Status, StreamflowError, Unavailable
+from streamflow.broker.flow import Graph
+from streamflow.broker.hops import first_messages
+from streamflow.broker.lease import Lease
+from streamflow.broker.pull import Delivery, Pull
+from streamflow.broker.routing import Kind, first_steps
+
+from .outbox import Countdown, Outbox
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 5.0
+REFRESH_S = 1.0
+TICK_S = 0.05
+AT_A_STRETCH = 8  # inputs
+READS = 10  # of one input, when the broker does not give it
+SMALLEST_WINDOW = 64
+LARGEST_WINDOW = 20_000
+SIGN_OF_LIFE_S = jobs.ACK_WAIT_S / 3
+
+
+class Feeder:
+    """`start` it, and `stop` it before the worker drains."""
+
+    def __init__(self, bus: Bus, flow: str, instance: str, outbox: Outbox) -> None:
+        self._bus = bus
+        self._flow = flow
+        self._outbox = outbox
+        self._lease = Lease(bus, flow, "feeder", instance)
+        self._feeds: dict[str, _Feed] = {}
+        self._lanes: dict[str, str] = {}  # stream of an executor that was fed -> its consumer
+        self._window = SMALLEST_WINDOW
+        self._unstored = 0
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self._bus.listen(subjects.control(self._flow, "job"), lambda s, r, h, payload: self._woken.set())
+        self._task = asyncio.create_task(self._run(), name="feeder")
+
+    async def stop(self) -> None:
+        """Leave the jobs to another worker. The flag ends it where a cancellation is swallowed (asyncio.wait_for before 3.12)."""
+        self._stopping = True
+        self._woken.set()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            self._woken.clear()
+            try:
+                if await bucket.keys(self._bus, self._flow, jobs.ACTIVE) and await self._lease.hold():
+                    await self._lead()
+            except StreamflowError as error:
+                log.info("jobs of flow %s wait: %s", self._flow, error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_S):
+                    await self._woken.wait()
+
+    async def _lead(self) -> None:
+        """Feed while there is something to feed and the lease holds."""
+        log.info("feeding the jobs of flow %s", self._flow)
+        try:
+            while not self._stopping and await self._lease.hold():
+                self._woken.clear()
+                graph = await bucket.load_graph(self._bus, self._flow)
+                await self._refresh(await jobs.active(self._bus, self._flow))
+                if not self._feeds:
+                    return
+                limit = time.monotonic() + REFRESH_S
+                while time.monotonic() < limit and not self._woken.is_set():
+                    await self._top_up(graph)
+                    await asyncio.sleep(TICK_S)
+        finally:
+            await self._leave()
+
+    async def _leave(self) -> None:
+        for feed in self._feeds.values():
+            await feed.stop()
+        self._feeds.clear()
+        self._lanes.clear()
+        with contextlib.suppress(StreamflowError):
+            await self._lease.release()
+
+    async def _refresh(self, active: list[jobs.Job]) -> None:
+        """Start with jobs that are new, leave those that are fed or cancelled."""
+        for job in active:
+            if job.id not in self._feeds:
+                self._feeds[job.id] = _Feed(self._bus, job)
+                await self._feeds[job.id].start()
+        for job_id in self._feeds.keys() - {job.id for job in active}:
+            await self._feeds.pop(job_id).stop()
+        for job_id, feed in [*self._feeds.items()]:
+            if await feed.is_over():
+                await feed.stop()
+                await jobs.finish(self._bus, self._feeds.pop(job_id).job)
+
+    async def _top_up(self, graph: Graph) -> None:
+        """Copy inputs until the window is full, one from each job in turn."""
+        waiting = await self._waiting()
+        if not waiting:
+            self._window = min(2 * self._window, LARGEST_WINDOW)
+        elif waiting > self._window // 2:
+            self._window = max(SMALLEST_WINDOW, self._window * 9 // 10)
+        room = self._window - waiting - self._unstored
+        ready = deque(feed for feed in self._feeds.values() if feed.has_next())
+        while room > 0 and ready:
+            feed = ready.popleft()
+            delivery = feed.take()
+            try:
+                envelope = await feed.request(delivery)
+            except (Unavailable, Overloaded) as error:
+                log.info("an input of job %s waits: %s", feed.job.id, error)
+                delivery.nak(delay_s=IDLE_S)
+                continue
+            self._feed(graph, envelope, delivery)
+            room -= 1
+            if feed.has_next():
+                ready.append(feed)
+            if not room % AT_A_STRETCH:
+                await asyncio.sleep(0)  # this is a worker's loop: its requests go on in between
+
+    async def _waiting(self) -> int:
+        """Requests that wait in the bulk lanes that were fed, or run: the longest of them counts."""
+        infos = await asyncio.gather(*(self._bus.api(f"CONSUMER.INFO.{stream}.{durable}") for stream, durable in self._lanes.items()))
+        return max((info["num_pending"] + info["num_ack_pending"] for info in infos), default=0)
+
+    def _feed(self, graph: Graph, envelope: Envelope, delivery: Delivery) -> None:
+        self._unstored += 1
+
+        def ended(_error: StreamflowError | None) -> None:
+            self._unstored -= 1
+            delivery.ack()
+
+        def done(error: StreamflowError | None) -> None:
+            if error is None:
+                ended(None)
+            else:  # it never will go on its way, which is an outcome
+                self._outbox.answer(_failed(envelope, error), ended)
+
+        if envelope.status.exception:
+            self._outbox.answer(envelope, ended)
+            return
+        envelope = envelope._replace(flow_version=graph.version)
+        try:
+            steps = first_steps(graph, envelope.endpoint, envelope.target_executor)
+            messages = first_messages(graph, envelope, steps)
+        except StreamflowError as error:
+            self._outbox.answer(_failed(envelope, error), ended)
+            return
+        answers = tuple(step for step in steps if step.kind is Kind.ANSWER and not step.meets)
+        left = Countdown(len(messages) + bool(answers), done)
+        if answers:
+            self._outbox.post(envelope, answers, graph, left)
+        for message, step in zip(messages, (step for step in steps if step not in answers), strict=True):
+            stream = subjects.fan_out_stream if step.kind is Kind.ALL else subjects.work_stream
+            host = graph.host_of(step.executor) if step.meets and step.kind is not Kind.ALL else step.executor
+            if not graph.node(host).external:
+                self._lanes[stream(self._flow, host)] = (
+                    subjects.shard_durable(0) if step.kind is Kind.ALL else subjects.work_durable("bulk")
+                )
+            self._outbox.send(message, left)
+
+
+class _Feed:
+    """One job: what was pulled of it and waits for room."""
+
+    def __init__(self, bus: Bus, job: jobs.Job) -> None:
+        self.job = job
+        self._bus = bus
+        self._waiting: deque[Delivery] = deque()
+        self._pull = Pull(bus, job.stream, subjects.job_durable(job.id), self._waiting.append, capacity=jobs.AHEAD)
+        self._allowed = 1.0
+        self._counted = self._alive = time.monotonic()
+        self._is_paused = False
+        self._reached_end = False
+
+    async def start(self) -> None:
+        await self._pull.start()
+
+    async def stop(self) -> None:
+        """What was not fed goes back to the broker for the next feeder."""
+        await self._pull.stop()
+        while self._waiting:
+            self._waiting.popleft().nak()
+
+    def has_next(self) -> bool:
+        self._drop_beyond_end()
+        if not self._waiting or self._is_paused:
+            return False
+        return not self.job.rate or self._allowance() >= 1.0
+
+    def _drop_beyond_end(self) -> None:
+        while self._waiting and 0 < self.job.until < self._waiting[0].sequence:
+            self._reached_end = True
+            self._waiting.popleft().ack()
+
+    def _allowance(self) -> float:
+        """Inputs that may go now, at the job's rate and at most a tenth of a second's worth at once."""
+        now = time.monotonic()
+        self._allowed = min(self._allowed + (now - self._counted) * self.job.rate, max(1.0, self.job.rate * 2 * TICK_S))
+        self._counted = now
+        return self._allowed
+
+    def take(self) -> Delivery:
+        self._allowed -= 1.0
+        return self._waiting.popleft()
+
+    async def request(self, delivery: Delivery) -> Envelope:
+        """The request for one delivery of the job's consumer; with an error status when its input is gone. Raises `Unavailable`,
+        `Overloaded`."""
+        job = self.job
+        name = _name(delivery, job)
+        try:
+            stored = decode(delivery.payload if job.source is not jobs.Source.FAILED else await self._input(name))
+            if stored.claim is not None and stored.flow != job.flow:  # bodies lie in the flow of their request
+                there = await blobs.check_out(self._bus, stored)
+                stored = await blobs.check_in(self._bus, there._replace(flow=job.flow), keep=True)
+        except StreamflowError as error:
+            if isinstance(error, Unavailable | Overloaded) and delivery.attempt < READS:
+                raise
+            stored = _failed(Envelope("lost"), error)
+        return stored._replace(
+            request_id=job.request_id(name), record=job.record(name), flow=job.flow, lane="bulk", hop="", run="", reply="", deadline=0.0,
+            client_id="", keep_s=0.0,
+        )  # fmt: skip
+
+    async def _input(self, name: str) -> bytes:
+        """The stored input of a failure. Raises `NotFound`, `Unavailable`."""
+        flow, origin = self.job.origin_flow, self.job.origin
+        if not origin:
+            return await self._bus.message(subjects.journal_stream(flow), int(name))
+        found = await self._bus.direct_get(subjects.jobs_stream(flow), subjects.job(flow, origin, f"{origin}-{name}"))
+        if found is None:
+            raise NotFound(f"input {name} of job {origin} is gone: inputs are kept for {self._bus.settings.keep_s:g} s")
+        return found
+
+    async def is_over(self) -> bool:
+        """Whether nothing is left to feed; on the way, tell the broker that what waits here is not forgotten."""
+        try:
+            info = await self._bus.api(f"CONSUMER.INFO.{self.job.stream}.{subjects.job_durable(self.job.id)}")
+        except NotFound:
+            return True
+        self._is_paused = bool(info.get("paused"))
+        self._keep_alive()
+        return not info["num_ack_pending"] and not self._waiting and (self._reached_end or not info["num_pending"])
+
+    def _keep_alive(self) -> None:
+        now = time.monotonic()
+        if now - self._alive < SIGN_OF_LIFE_S:
+            return
+        self._alive = now
+        for delivery in self._waiting:
+            self._bus.publish(delivery.ack_subject, b"+WPI")
+
+
+def _name(delivery: Delivery, job: jobs.Job) -> str:
+    """What tells an input from the others of its job: its number, or its place in the journal."""
+    if job.source is jobs.Source.JOURNAL:
+        return str(delivery.sequence)
+    last = delivery.subject.decode().rpartition(".")[2]
+    return last.rpartition("-")[2]
+
+
+def _failed(envelope: Envelope, error: StreamflowError) -> Envelope:
+    return envelope._replace(status=Status.of(error), body=b"", content_type=EMPTY, claim=None)

@@ -1,0 +1,103 @@
+"""The envelopes that leave a worker, made of a job and what came of it. Pure: nothing is sent here."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from streamflow.broker.dead_letters import DEAD
+from streamflow.broker.envelope import COLUMNS, Envelope, Hop
+from streamflow.broker.errors import OK, InvalidInput, Status, StreamflowError
+from streamflow.broker.flow import GATEWAY
+from streamflow.broker.routing import Kind, Step, next_steps
+
+from .flows import Flows
+from .jobs import ANY, Job, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who this worker is: executor name in the flow, and the replica's name in results and trails ("encoder/rep-0")."""
+
+    flow: str
+    executor: str
+    replica: str
+    instance: str
+    shard: int | None = None  # None = the executor is not sharded
+
+
+class Outgoing:
+    """Makes the envelopes of one worker, and knows where they go."""
+
+    def __init__(self, identity: Identity, flows: Flows) -> None:
+        self._me = identity
+        self._flows = flows
+
+    def steps(self, envelope: Envelope) -> tuple[Step, ...]:
+        """Where the output for `envelope` goes; what came as a part only has to be brought to its place. Raises `InvalidInput`."""
+        graph = self._flows.graph(envelope.flow_version)
+        if envelope.part:
+            if envelope.hop not in graph.meeting_places or envelope.part not in envelope.expected:
+                raise InvalidInput(f"nothing meets at {envelope.hop!r}")
+            kind = Kind.ANSWER if envelope.hop == GATEWAY else Kind.JOIN
+            return (Step(kind, envelope.hop, envelope.part, envelope.expected, not (envelope.reply or envelope.record)),)
+        return next_steps(graph, envelope.hop, envelope.endpoint, envelope.target_executor, shard=self._me.shard)
+
+    def form(self, envelope: Envelope) -> str:
+        """What the next reader of the output for `envelope` wants: the client's own form when this is the last hop, else columns."""
+        try:
+            steps = self.steps(envelope)
+        except StreamflowError:
+            return COLUMNS
+        if len(steps) != 1 or steps[0].meets:
+            return COLUMNS
+        return envelope.accept if steps[0].kind is Kind.ANSWER else ANY
+
+    def opened(self, job: Job, output: Output) -> Envelope:
+        """The envelope that carries `output` on."""
+        envelope = job.envelope
+        return envelope._replace(
+            body=output.body,
+            content_type=output.content_type,
+            parameters=envelope.parameters if output.parameters is None else output.parameters,
+            results=envelope.results if output.results is None else output.results,
+            trail=self._trail(job),
+            claim=None,
+            status=OK,
+            retried=0,
+            pieces=(len(output.body),) if envelope.stream and output.documents == 1 else (),
+            **_place(job),
+        )
+
+    def closed(self, job: Job, status: Status) -> Envelope:
+        """The answer that says `status`; the documents stay behind. It is the last part where it stands in a stream."""
+        place = {**_place(job), "final": True}
+        return job.envelope._replace(
+            body=b"", content_type="", hop="", status=status, trail=self._trail(job), claim=None, retried=0, **place
+        )
+
+    def again(self, job: Job) -> Envelope:
+        """The request as it came, for one more attempt at this executor."""
+        return job.envelope._replace(body=b"" if job.envelope.claim else job.envelope.body, retried=job.attempt)
+
+    def dead(self, job: Job, status: Status) -> Envelope:
+        """The request as it came, with the reason why it is given up, and in `extra` what `broker/dead_letters.py` reads."""
+        epitaph = {
+            "executor": self._me.executor, "worker": f"{self._me.replica} {self._me.instance}", "attempts": job.attempt,
+            "time": time.time(), "subject": job.subject,
+        }  # fmt: skip
+        return job.envelope._replace(status=status, trail=self._trail(job), claim=None, extra={**job.envelope.extra, DEAD: epitaph})
+
+    def _trail(self, job: Job) -> tuple[Hop, ...]:
+        hop = Hop(self._me.executor, self._me.replica, job.delivery.stored, job.started, job.ended or time.time(), job.attempt)
+        return (*job.envelope.trail, hop)
+
+
+def _place(job: Job) -> dict[str, Any]:
+    """Position and attempt of what goes out: those of the stream that `job` opened, or of the one that it is a part of."""
+    stream, envelope = job.stream, job.envelope
+    if stream is not None:
+        position = stream.position if stream.failed_at is None else stream.failed_at
+        return {"position": position, "source": stream.source, "attempt": job.attempt}
+    return {} if envelope.position >= 0 else {"attempt": job.attempt}

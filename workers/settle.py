@@ -1,0 +1,198 @@
+"""The end of a delivery: what came of it is published, then it is settled. The only place that does so; `policy.py` decides how.
+
+Order: the result is with the broker (publish-ack of every next hop, or the answer sent on the same connection) before the input is acked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from streamflow.broker import blobs, subjects
+from streamflow.broker.bus import Bus
+from streamflow.broker.envelope import Envelope, encode
+from streamflow.broker.errors import Code, Overloaded, Status, StreamflowError, TooLarge, Unavailable
+
+from .forward import Forward
+from .jobs import Failure, Job, Outcome, Output
+from .keepalive import Keepalive
+from .outbox import Done
+from .outgoing import Identity, Outgoing
+from .patience import FULL_S, RETRY_S, patiently
+from .policy import Settle, Verdict, judge
+from .retries import Retries
+from .suspects import Suspects
+
+log = logging.getLogger(__name__)
+
+
+class Settler:
+    """`settle` is entered once for each job; whatever goes wrong on the way out, the job ends settled, or is left to its redelivery."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        bus: Bus,
+        outgoing: Outgoing,
+        forward: Forward,
+        keepalive: Keepalive,
+        suspects: Suspects,
+        retries: Retries,
+        spawn: Callable[[Coroutine[Any, Any, None]], Any],
+    ) -> None:
+        self._me = identity
+        self._bus = bus
+        self._outgoing = outgoing
+        self._forward = forward
+        self._keepalive = keepalive
+        self._suspects = suspects
+        self._retries = retries
+        self._spawn = spawn
+
+    def settle(self, job: Job, outcome: Outcome) -> None:
+        """Forward, answer, try again later or dead-letter; then ack, term or leave."""
+        try:
+            self._carry_out(job, outcome, judge(outcome, job, self._retries))
+        except Exception as error:
+            self.broken(job, error)
+
+    def broken(self, job: Job, error: Exception) -> None:
+        """streamflow itself failed: an answer too, and where even that fails the delivery is not kept alive any more."""
+        log.error("request %s failed in streamflow itself", job.envelope.request_id, exc_info=error)
+        status = Status(Code.INTERNAL, f"{type(error).__name__} in executor {self._me.executor!r}", type(error).__name__)
+        try:
+            failure = Failure(status)
+            self._carry_out(job, failure, judge(failure, job, self._retries))
+        except Exception:
+            log.exception("request %s is left to its redelivery", job.envelope.request_id)
+            self._keepalive.release(job.delivery.ack_subject)
+            job.over.set()
+
+    def _carry_out(self, job: Job, outcome: Outcome, verdict: Verdict) -> None:
+        if verdict.dead is not None:
+            self._spawn(self._bury(job, outcome, verdict, verdict.dead))
+            return
+        try:
+            if verdict.answer is not None:
+                self._answer(job, verdict.settle, verdict.answer)
+                return
+            if verdict.forward:
+                assert isinstance(outcome, Output)
+                self._forward.send(job, self._outgoing.opened(job, outcome), lambda error: self._posted(job, error))
+                return
+        except (Unavailable, Overloaded) as error:
+            log.debug("request %s waits for the broker: %s", job.envelope.request_id, error)
+            asyncio.get_running_loop().call_later(RETRY_S, self._carry_out, job, outcome, verdict)
+            return
+        except StreamflowError as error:
+            if verdict.forward:
+                self.fail(job, error)
+                return
+            log.error("request %s: its outcome cannot be sent: %s", job.envelope.request_id, error)
+        if verdict.retry_s is not None:
+            self._schedule(job, outcome, verdict.retry_s)
+        else:
+            self.done(job, verdict.settle)
+
+    def fail(self, job: Job, error: StreamflowError) -> None:
+        """Answer `error`, which is ours and not the executor's."""
+        self.settle(job, Failure(Status.of(error, executor=self._me.executor)))
+
+    def send_part(self, job: Job, position: int, output: Output, done: Done) -> None:
+        """One document of a stream, on its way by itself; the job goes on."""
+        part = self._outgoing.opened(job, output)._replace(position=position, final=False)
+        try:
+            self._forward.send(job, part, done)
+        except StreamflowError as error:
+            done(error)
+
+    async def complete_partial(self, job: Job) -> None:
+        """Go on with the parts that came, then ack the message that asked for it."""
+        await self._forward.complete_partial(job.envelope)
+        self.done(job, Settle.ACK)
+
+    def _answer(self, job: Job, settle: Settle, status: Status) -> None:
+        """Where parameters and results leave no room for the status, without them."""
+
+        def answered(error: StreamflowError | None) -> None:
+            if isinstance(error, TooLarge):
+                self._forward.answer(answer._replace(parameters={}, results={}, trail=()), lambda error: self._answered(job, settle, error))
+            else:
+                self._answered(job, settle, error)
+
+        answer = self._outgoing.closed(job, status)
+        self._forward.answer(answer, answered)
+
+    def _answered(self, job: Job, settle: Settle, error: StreamflowError | None) -> None:
+        if error is not None:
+            log.error("request %s: its outcome cannot be sent: %s", job.envelope.request_id, error)
+        self.done(job, settle)
+
+    def _posted(self, job: Job, error: StreamflowError | None) -> None:
+        """The broker has the result, or will never take it, which is an answer too."""
+        if error is None:
+            self.done(job, Settle.ACK)
+        else:
+            self.fail(job, error)
+
+    def _schedule(self, job: Job, outcome: Outcome, retry_s: float) -> None:
+        """Have the broker deliver the request again in `retry_s`, and forget it here."""
+        envelope, executor = job.envelope, self._me.executor
+        owner = subjects.owner_of(job.delivery.subject, self._me.shard)
+        message = encode(self._outgoing.again(job))
+        message_id = subjects.message_id(envelope.ticket, executor, f"{owner}-{job.attempt}", envelope.run)
+
+        def stored(_sequence: int, error: StreamflowError | None) -> None:
+            if error is None:
+                job.envelope = envelope._replace(claim=None)  # the claimed body now belongs to the next attempt
+                self.done(job, Settle.ACK)
+            elif isinstance(error, Unavailable | Overloaded):
+                log.debug("request %s: its next attempt waits for the broker: %s", envelope.request_id, error)
+                asyncio.get_running_loop().call_later(RETRY_S, self.settle, job, outcome)
+            else:
+                self.fail(job, error)
+
+        log.info("request %s: attempt %d failed, the next is in %.1f s", envelope.request_id, job.attempt, retry_s)
+        waiting = subjects.retry(self._me.flow, executor, owner, envelope.ticket)
+        self._bus.schedule(waiting, subjects.again(self._me.flow, executor, owner, envelope.ticket), message, message_id, retry_s, stored)
+
+    def done(self, job: Job, settle: Settle) -> None:
+        """Settle the delivery, once the broker has all parts of its stream, and drop what was kept for it."""
+        if job.stream is not None and job.stream.defer(lambda: self.done(job, settle)):
+            return
+        job.over.set()
+        delivery = job.delivery
+        self._keepalive.release(delivery.ack_subject)
+        if settle is Settle.LEAVE:
+            delivery.leave()
+            return
+        if settle is Settle.ACK:
+            delivery.ack()
+        else:
+            delivery.term()
+        if job.envelope.claim is not None:
+            self._spawn(blobs.discard(self._bus, job.envelope.flow, job.envelope.claim))
+        if delivery.attempt > 1:
+            self._spawn(self._suspects.clear(job.envelope))
+
+    async def _bury(self, job: Job, outcome: Outcome, verdict: Verdict, status: Status) -> None:
+        """Keep the whole message with its reason, then go on. When the broker will not keep it that is logged: the queue must not stall on
+        it."""
+        request_id = job.envelope.request_id
+        log.error("request %s is kept as a dead letter: %s", request_id, status.description)
+        try:
+            letter = self._outgoing.dead(job, status)
+            await patiently(f"the dead letter of request {request_id} waits", lambda: self._store_dead(job, letter), full_s=FULL_S)
+        except Exception as error:
+            log.error("request %s: dead letter lost: %s", request_id, error)
+        self._carry_out(job, outcome, replace(verdict, dead=None))
+
+    async def _store_dead(self, job: Job, letter: Envelope) -> None:
+        """A large body is stored anew, since that of a request in flight soon goes. Once for each message, however often it is buried."""
+        if len(letter.body) > self._bus.settings.inline_bytes:
+            letter = await blobs.check_in(self._bus, letter, keep=True)
+        message_id = f"dead/{job.subject}/{self._me.shard}/{job.delivery.sequence}"
+        await self._bus.store_wait(subjects.dead(self._me.flow, self._me.executor, letter.request_id), encode(letter), message_id)

@@ -1,0 +1,130 @@
+"""Snapshots of a stateful executor, stored in pieces in a stream of its shard. What is listed is whole: its manifest is written last.
+
+The newest two are kept, and the log behind the older of them, so that a damaged one loses nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tarfile
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from hashlib import file_digest
+from pathlib import Path
+
+import msgpack
+
+from streamflow.broker import subjects
+from streamflow.broker.blobs import PIECE_BYTES
+from streamflow.broker.bus import Bus
+from streamflow.broker.envelope import pack
+from streamflow.broker.errors import InvalidInput, Unavailable
+from streamflow.broker.reader import read
+
+KEPT = 2
+AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """One stored snapshot. `sequence`: place in the log up to which it holds all writes; `time`: when it was taken, Unix seconds."""
+
+    sequence: int
+    time: float
+    key: str = ""
+    size: int = 0
+    sha256: str = ""
+
+    @property
+    def pieces(self) -> int:
+        return -(-self.size // PIECE_BYTES)
+
+
+class Snapshots:
+    """The snapshots of one shard."""
+
+    def __init__(self, bus: Bus, flow: str, executor: str, shard: int) -> None:
+        self._bus = bus
+        self._place = flow, executor, shard
+        self._stream = subjects.snapshot_stream(flow, executor, shard)
+
+    async def manifests(self) -> list[Manifest]:
+        """All that are there, newest first. Raises `NotFound` (not provisioned), `Unavailable`."""
+        async with aclosing(read(self._bus, self._stream, self._subject("manifest", "*"))) as messages:
+            found = [Manifest(**msgpack.unpackb(message.payload)) async for message in messages]
+        return sorted(found, key=lambda manifest: manifest.sequence, reverse=True)
+
+    async def store(self, file: Path, sequence: int, time: float) -> Manifest:
+        """Store `file` as the snapshot of all writes up to place `sequence`. Raises `Unavailable` and others; then it is not listed."""
+        manifest = Manifest(sequence, time, os.urandom(8).hex(), file.stat().st_size, await asyncio.to_thread(_digest, file))
+        with file.open("rb") as source:
+            for start in range(0, manifest.pieces, AT_ONCE):
+                numbers = range(start, min(start + AT_ONCE, manifest.pieces))
+                await asyncio.gather(*(self._store_piece(manifest, number, source.read(PIECE_BYTES)) for number in numbers))
+        if await self._count(manifest) != manifest.pieces:
+            raise Unavailable(f"the snapshot at {sequence} was removed while it was stored")
+        await self._bus.store_wait(self._subject("manifest", manifest.key), pack(asdict(manifest), "a manifest"), manifest.key)
+        return manifest
+
+    async def fetch(self, manifest: Manifest, file: Path) -> None:
+        """Write a snapshot to `file`. Raises `InvalidInput` when it is not what was stored (damaged, or removed meanwhile)."""
+        stem = self._subject("piece", f"{manifest.key}.")
+        with file.open("wb") as target:
+            async with aclosing(read(self._bus, self._stream, stem + "*")) as messages:
+                async for message in messages:
+                    target.seek(int(message.subject.removeprefix(stem)) * PIECE_BYTES)
+                    target.write(message.payload)
+        if await asyncio.to_thread(_digest, file) != manifest.sha256:
+            raise InvalidInput(f"the snapshot at {manifest.sequence} in {self._stream} is damaged: its SHA-256 does not match")
+
+    async def keep_newest(self) -> int:
+        """Remove all but the newest `KEPT`, and what unfinished ones left behind: the place up to which the log is not needed any more."""
+        found = await self.manifests()
+        kept = {manifest.key for manifest in found[:KEPT]}
+        for manifest in found[KEPT:]:
+            await self._purge(self._subject("manifest", manifest.key))
+        for key in await self._keys() - kept:
+            await self._purge(self._subject("piece", f"{key}.*"))
+        return found[KEPT - 1].sequence if len(found) >= KEPT else 0
+
+    async def _store_piece(self, manifest: Manifest, number: int, payload: bytes) -> None:
+        name = f"{manifest.key}.{number}"
+        await self._bus.store_wait(self._subject("piece", name), payload, name)
+
+    async def _keys(self) -> set[str]:
+        return {subject.split(".")[-2] for subject in await self._subjects(self._subject("piece", "*.0"))}
+
+    async def _count(self, manifest: Manifest) -> int:
+        return len(await self._subjects(self._subject("piece", f"{manifest.key}.*")))
+
+    async def _subjects(self, pattern: str) -> list[str]:
+        info = await self._bus.api(f"STREAM.INFO.{self._stream}", {"subjects_filter": pattern})
+        return list(info["state"].get("subjects") or ())
+
+    async def _purge(self, subject: str) -> None:
+        await self._bus.api(f"STREAM.PURGE.{self._stream}", {"filter": subject})
+
+    def _subject(self, kind: str, name: str) -> str:
+        return subjects.snapshot(*self._place, kind, name)
+
+
+def pack_folder(folder: Path, file: Path) -> None:
+    """All that lies in `folder` as one tar file."""
+    with tarfile.open(file, "w") as archive:
+        for item in sorted(folder.iterdir()):
+            archive.add(item, item.name)
+
+
+def unpack_folder(file: Path, folder: Path) -> None:
+    """The other way. Raises `InvalidInput` for what is no such file, or would write elsewhere."""
+    try:
+        with tarfile.open(file) as archive:
+            archive.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise InvalidInput(f"a snapshot that cannot be unpacked: {error}") from error
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as source:
+        return file_digest(source, "sha256").hexdigest()
