@@ -58,7 +58,10 @@ async def publish_graph(bus: Bus, graph: Graph, *, current: bool = True) -> None
 
 async def load_graph(bus: Bus, flow: str, version: str | None = None) -> Graph:
     """The flow's definition of `version`, default the current one. Raises `NotFound`, `Unavailable`, `InvalidInput`."""
-    version = subjects.token(version, "flow version") if version else await get(bus, flow, CURRENT)
+    try:
+        version = subjects.token(version, "flow version") if version else await get(bus, flow, CURRENT)
+    except Unavailable as error:
+        raise Unavailable(f"flow {flow!r} is not to be found on this broker: {error}") from error
     raw = await get(bus, flow, f"graph.{version}") if version else None
     if raw is None:
         raise NotFound(f"flow {flow!r} has no definition {version or ''} on this broker".replace("  ", " "))

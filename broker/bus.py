@@ -77,7 +77,7 @@ class Bus:
             async with asyncio.timeout(settings.connect_wait_s):
                 await client.connect(**bus._options(name))
         except (TimeoutError, OSError, NatsError) as error:
-            reason = bus._refusal or str(client.last_error or error) or type(error).__name__
+            reason = bus._refusal or _reason(client.last_error or error)
             await client.close()
             hint = "start one with `streamflow broker`, or name it with --broker"
             raise Unavailable(f"no broker at {shown_url(settings.broker_url)}: {reason} ({hint})") from error
@@ -389,6 +389,13 @@ def _resolve(future: asyncio.Future[int]) -> Stored:
             future.set_exception(error)
 
     return done
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no connection, without the number and the address that asyncio puts into it."""
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
 
 
 def _found(stream: str, header: bytes | None, payload: bytes) -> Found:

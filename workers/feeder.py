@@ -126,19 +126,34 @@ class Feeder:
         ready = deque(feed for feed in self._feeds.values() if feed.has_next())
         while room > 0 and ready:
             feed = ready.popleft()
-            delivery = feed.take()
-            try:
-                envelope = await feed.request(delivery)
-            except (Unavailable, Overloaded) as error:
-                log.info("an input of job %s waits: %s", feed.job.id, error)
-                delivery.nak(delay_s=IDLE_S)
+            if not await self._feed_next(feed, graph):
                 continue
-            self._feed(graph, envelope, delivery)
             room -= 1
             if feed.has_next():
                 ready.append(feed)
             if not room % AT_A_STRETCH:
                 await asyncio.sleep(0)  # this is a worker's loop: its requests go on in between
+
+    async def _feed_next(self, feed: _Feed, graph: Graph) -> bool:
+        """Copy the next input of a job unless it has its result; False when the broker cannot be asked about it."""
+        delivery, is_again = feed.take()
+        try:
+            envelope = await feed.request(delivery)
+            is_recorded = is_again and await self._is_recorded(envelope)
+        except (Unavailable, Overloaded) as error:
+            log.info("an input of job %s waits: %s", feed.job.id, error)
+            delivery.nak(delay_s=IDLE_S)
+            return False
+        if is_recorded:
+            delivery.ack()
+        else:
+            self._feed(graph, envelope, delivery)
+        return True
+
+    async def _is_recorded(self, envelope: Envelope) -> bool:
+        """Whether an input that came once more has its result already: a broker that was killed has forgotten the last acks."""
+        subject = subjects.result(self._flow, envelope.record)
+        return await self._bus.direct_get(subjects.results_stream(self._flow), subject) is not None
 
     async def _waiting(self) -> int:
         """Requests that wait in the bulk lanes that were fed, or run: the longest of them counts."""
@@ -194,6 +209,7 @@ class _Feed:
         self._counted = self._alive = time.monotonic()
         self._is_paused = False
         self._reached_end = False
+        self._last = 0  # stream sequence of the latest input that was taken
 
     async def start(self) -> None:
         await self._pull.start()
@@ -222,9 +238,13 @@ class _Feed:
         self._counted = now
         return self._allowed
 
-    def take(self) -> Delivery:
+    def take(self) -> tuple[Delivery, bool]:
+        """The next input, and whether it was delivered before, here or to another feeder."""
         self._allowed -= 1.0
-        return self._waiting.popleft()
+        delivery = self._waiting.popleft()
+        is_again = delivery.attempt > 1 or delivery.sequence <= self._last
+        self._last = max(self._last, delivery.sequence)
+        return delivery, is_again
 
     async def request(self, delivery: Delivery) -> Envelope:
         """The request for one delivery of the job's consumer; with an error status when its input is gone. Raises `Unavailable`,

@@ -123,7 +123,8 @@ class Lanes:
             self._timer = asyncio.get_running_loop().call_later(EXPECT_S, self._expected)
 
     def _expected(self) -> None:
-        self._timer = None
+        left_s = self._expected_until - time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(left_s, self._expected) if left_s > 0 else None
         self.advance()
 
     def advance(self) -> None:

@@ -24,7 +24,7 @@ def module_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Progra
     started.end()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def say(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Print a line of figures past pytest's capturing."""
     capture = request.config.pluginmanager.getplugin("capturemanager")

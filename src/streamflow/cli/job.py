@@ -13,7 +13,7 @@ import orjson
 
 from streamflow.broker import codec
 from streamflow.broker.envelope import JSON
-from streamflow.broker.exit_codes import FAILED, OK
+from streamflow.broker.exit_codes import OK
 from streamflow.jobs.handle import Job
 from streamflow.jobs.status import JobResponse, JobStatus
 
@@ -62,7 +62,7 @@ def status(job_id: str, flow: str | None, broker_url: str | None, host: str | No
         handle = client.job(job_id, flow=flow)
         found = handle.wait(show_progress=not as_json) if wait else handle.status()
     click.echo(_json(found) if as_json else click.style(job_options.line(found), fg=job_options.colour(found)))
-    return FAILED if found.is_over and found.failed else OK
+    return job_options.exit_code(found)
 
 
 @job.command()

@@ -10,8 +10,10 @@ from typing import Any, TypeVar
 import click
 
 from streamflow.broker.errors import InvalidInput
+from streamflow.broker.exit_codes import FAILED, OK
 from streamflow.broker.settings import BrokerSettings
 from streamflow.client.sync_client import SyncClient
+from streamflow.jobs.handle import Job
 from streamflow.jobs.status import JobStatus, State
 
 from .options import broker_url, flag, given
@@ -79,6 +81,18 @@ def line(status: JobStatus) -> str:
     """One job in words."""
     failed = f", {status.failed} failed" if status.failed else ""
     return f"{status.id} {status.state.value}: {status.done} of {status.total} requests done{failed} ({status.flow}{status.endpoint})"
+
+
+def exit_code(status: JobStatus) -> int:
+    """1 for a job that is over and of which requests failed."""
+    return FAILED if status.is_over and status.failed else OK
+
+
+def await_end(job: Job) -> int:
+    """Show how far a job is until it is over; the exit code."""
+    status = job.wait(show_progress=True)
+    click.secho(line(status), fg=colour(status), err=True)
+    return exit_code(status)
 
 
 def colour(status: JobStatus) -> str | None:

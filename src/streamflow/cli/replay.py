@@ -26,7 +26,7 @@ option = job_options.flags_of("replay")
 @option("--rate", type=Rate(), default=0.0, metavar="N/s", help="At most so many requests a second.")
 @option("--to-flow", metavar="NAME", help="Run them in another flow on this broker.")
 @option("--key", help="The same key is the same replay.")
-@option("--wait", is_flag=True, help="Show how far it is until it is done.")
+@option("--wait", is_flag=True, help="Show how far it is until it is done; exit code 1 when requests failed.")
 @common
 def replay(flow: str | None, broker_url: str | None, host: str | None, wait: bool, **options: Any) -> int:
     """Run stored requests again as a new job, and print its id. The results of then stay."""
@@ -36,6 +36,5 @@ def replay(flow: str | None, broker_url: str | None, host: str | None, wait: boo
         if job.gone:
             click.secho(f"{job.gone} of the inputs are gone: they were kept until they expired", fg="yellow", err=True)
         if wait:
-            status = job.wait(show_progress=True)
-            click.secho(job_options.line(status), fg=job_options.colour(status), err=True)
+            return job_options.await_end(job)
     return OK

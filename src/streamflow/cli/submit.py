@@ -30,7 +30,7 @@ option = job_options.flags_of("submit")
 @option("--target-executor", metavar="REGEX", help="Executors that shall run.")
 @option("--rate", type=Rate(), default=0.0, metavar="N/s", help="At most so many requests a second.")
 @option("--strict", is_flag=True, help="Refuse a file with lines that cannot be read.")
-@option("--wait", is_flag=True, help="Show how far it is until it is done.")
+@option("--wait", is_flag=True, help="Show how far it is until it is done; exit code 1 when requests failed.")
 @common
 def submit(flow: str | None, broker_url: str | None, host: str | None, endpoint: str, inputs: str, wait: bool, **options: Any) -> int:
     """Store a file's documents as a job of a flow and print its id.
@@ -42,8 +42,7 @@ def submit(flow: str | None, broker_url: str | None, host: str | None, endpoint:
         click.echo(job.id)
         _tell(job.skipped)
         if wait:
-            status = job.wait(show_progress=True)
-            click.secho(job_options.line(status), fg=job_options.colour(status), err=True)
+            return job_options.await_end(job)
     return OK
 
 
@@ -51,4 +50,5 @@ def _tell(skipped: Faults) -> None:
     for fault in skipped.first[:_SHOWN]:
         click.secho(f"left out: {fault}", fg="yellow", err=True)
     if skipped.count:
-        click.secho(f"{skipped.count} lines could not be read, the others run (--strict refuses such a file)", fg="yellow", err=True)
+        lines = "1 line" if skipped.count == 1 else f"{skipped.count} lines"
+        click.secho(f"{lines} could not be read, the others run (--strict refuses such a file)", fg="yellow", err=True)

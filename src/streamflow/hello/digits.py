@@ -79,17 +79,18 @@ def _show(console: Console, samples: list[Sample], workdir: Path, open_page: boo
     with _flow(fit_file) as flow:
         report = _run(flow, stored, asked)
         page = _write(workdir, report, samples)
-        _print(console, report, page, addresses(flow), _query_file(workdir, asked[0]))
+        _print(console, report, page)
         if open_page:
             webbrowser.open(page.resolve().as_uri())
         if keep:
+            print_addresses(console, addresses(flow), f"@{_query_file(workdir, asked[0])}")
             console.print("serving until Ctrl-C")
             flow.block()
 
 
 def _flow(fit_file: Path) -> Flow:
     return (
-        Flow(name="digits", protocol=PROTOCOLS)
+        Flow(name="digits", protocol=PROTOCOLS, host="127.0.0.1")
         .add(name="encoder", uses=Encoder, uses_with={"fit_file": str(fit_file)}, replicas=2)
         .add(name="indexer", uses=Indexer, shards=3, polling={"/index": "ANY", "/search": "ALL"})
         .add(name="reducer", uses=Reducer)
@@ -129,7 +130,7 @@ def _query_file(workdir: Path, sample: Sample) -> Path:
     return path
 
 
-def _print(console: Console, report: Report, page: Path, urls: dict[str, str], query: Path) -> None:
+def _print(console: Console, report: Report, page: Path) -> None:
     figures = report.quality
     console.print(
         f"\n[bold]precision@10 {figures.precision:.1%}   recall@10 {figures.recall:.1%}[/] (ceiling {figures.recall_ceiling:.1%})"
@@ -137,5 +138,4 @@ def _print(console: Console, report: Report, page: Path, urls: dict[str, str], q
     for line in LEGEND:
         console.print(f"  {line}", style="dim", soft_wrap=True)
     print_timings(console, report.timings, report.per_request, "pictures")
-    print_addresses(console, urls, f"@{query}")
-    console.print(f"page   {page.resolve()}", markup=False, soft_wrap=True)
+    console.print(f"\npage   {page.resolve()}", markup=False, soft_wrap=True)

@@ -64,10 +64,12 @@ def run(workdir: Path, open_page: bool = False, keep: bool = False, limit: int |
         gallery = _run(flow, [cards[one.name] for one in stored], [cards[one.name] for one in asked])
         page = workdir / "index.html"
         page.write_text(render_gallery(gallery, cards), "utf-8")
-        _print(console, gallery, page, addresses(flow))
+        _print(console, gallery, page)
         if open_page:
             webbrowser.open(page.resolve().as_uri())
         if keep:
+            body = json.dumps({"data": [{"caption": RIDDLE}], "parameters": {"limit": 3}})
+            print_addresses(console, addresses(flow), f"'{body}'")
             console.print("serving until Ctrl-C")
             flow.block()
     return 0
@@ -75,7 +77,7 @@ def run(workdir: Path, open_page: bool = False, keep: bool = False, limit: int |
 
 def _flow(fit_file: Path) -> Flow:
     return (
-        Flow(name="multimodal", protocol=PROTOCOLS)
+        Flow(name="multimodal", protocol=PROTOCOLS, host="127.0.0.1")
         .add(name="picture", uses=PictureEncoder, uses_with={"fit_file": str(fit_file)}, needs="gateway")
         .add(name="caption", uses=CaptionEncoder, needs="gateway")
         .add(name="indexer", uses=CardIndexer, needs=["picture", "caption"])
@@ -117,16 +119,14 @@ def _documents(cards: list[Captioned], parts: set[str]) -> DocList[Card]:
     )
 
 
-def _print(console: Console, gallery: Gallery, page: Path, urls: dict[str, str]) -> None:
+def _print(console: Console, gallery: Gallery, page: Path) -> None:
     console.print()
     console.print(_table(gallery.ways))
     console.print(f"[bold]{verdict(gallery.ways)}[/]", soft_wrap=True)
     for line in LEGEND:
         console.print(f"  {line}", style="dim", soft_wrap=True)
     print_timings(console, gallery.timings, gallery.per_request, "cards")
-    body = json.dumps({"data": [{"caption": RIDDLE}], "parameters": {"limit": 3}})
-    print_addresses(console, urls, f"'{body}'")
-    console.print(f"page   {page.resolve()}", markup=False, soft_wrap=True)
+    console.print(f"\npage   {page.resolve()}", markup=False, soft_wrap=True)
 
 
 def _table(ways: Sequence[Way]) -> Table:

@@ -58,7 +58,7 @@ def test_t65_batch_replay(programs: Programs, own_broker: EmbeddedBroker, tmp_pa
     inputs.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts) + "{broken\n")
 
     job = cli("submit", "--on", "/upper", "--inputs", str(inputs), "--request-size", "1", "--key", "monday")
-    assert "left out: line 52: not JSON" in cli.errors and "1 lines could not be read" in cli.errors
+    assert "left out: line 52: not JSON" in cli.errors and "1 line could not be read" in cli.errors
     assert cli("submit", "--on", "/upper", "--inputs", str(inputs), "--request-size", "1", "--key", "monday") == job
     assert f"{job} running: 0 of 51 requests done" in cli("job", "status", job)
     cli("submit", "--on", "/upper", "--inputs", str(inputs), "--strict", code=2)

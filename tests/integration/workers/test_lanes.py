@@ -7,6 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from streamflow.broker.flow import Graph, Node
 from streamflow.broker.settings import BrokerSettings
 from streamflow.gateway.dispatch import Call
 from streamflow.workers.executor import Executor, requests
-from tests.running import running
+from tests.running import Running, running
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.feature("QU-05")
@@ -37,26 +38,49 @@ class Slow(Executor):
         time.sleep(0.01)
 
 
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    Slow.runs.clear()
+
+
 async def _inputs(count: int) -> AsyncIterator[jobs.Input]:
     for _ in range(count):
         yield jobs.Input(JSON, b'{"data": [{"text": "bulk"}]}')
 
 
+async def online(flow: Running, clients: int, seconds: float) -> None:
+    """Clients that send the next request when they have their answer."""
+    end = time.monotonic() + seconds
+    body = json.dumps({"data": [{"text": "online"}]}).encode()
+
+    async def client() -> None:
+        while time.monotonic() < end:
+            assert (await flow.dispatcher.send(Call("/", body, JSON))).status.code is Code.OK
+
+    await asyncio.gather(*(client() for _ in range(clients)))
+
+
 async def test_a_job_gets_its_small_share_while_online_requests_wait(settings: BrokerSettings, flow_name: str) -> None:
-    Slow.runs.clear()
     async with running(settings, Graph(flow_name, (Node("slow"),)), {"slow": Slow}) as flow:
         await jobs.submit(flow.bus, jobs.Order(flow_name), _inputs(400))
         await eventually(lambda: Slow.runs["bulk"] > 5)
-        end = time.monotonic() + 1.5
-
-        async def client() -> None:
-            while time.monotonic() < end:
-                body = json.dumps({"data": [{"text": "online"}]}).encode()
-                assert (await flow.dispatcher.send(Call("/", body, JSON))).status.code is Code.OK
-
         Slow.runs.clear()
-        await asyncio.gather(*(client() for _ in range(8)))
-        online, bulk = Slow.runs["online"], Slow.runs["bulk"]
-        assert online >= 5 * bulk, f"{online} online requests and {bulk} of the job ran"
+        await online(flow, 8, 1.5)
+        ran, bulk = Slow.runs["online"], Slow.runs["bulk"]
+        assert ran >= 5 * bulk, f"{ran} online requests and {bulk} of the job ran"
         assert bulk >= 2, "the job starves"
-        await eventually(lambda: Slow.runs["bulk"] > bulk + 20, what="the job goes on in what is left")
+
+
+async def test_a_job_goes_on_when_the_last_online_request_is_done(settings: BrokerSettings, flow_name: str) -> None:
+    """Two workers, each of which may wait for a request that the other one took."""
+    async with running(settings, Graph(flow_name, (Node("slow"),)), {"slow": Slow}) as flow:
+        flow.start_worker("slow", Slow)
+        await flow.ready_with({"slow": 2})
+        for number in range(1, 4):
+            await jobs.submit(flow.bus, jobs.Order(flow_name), _inputs(60))
+            await online(flow, 6, 0.3)
+            await eventually(partial(has_run, 60 * number), 5.0, "the end of the job")
+
+
+def has_run(number: int) -> bool:
+    return Slow.runs["bulk"] == number
