@@ -171,7 +171,7 @@ async def kill(ledger: Ledger, place: Place, dice: random.Random) -> int:
 async def ask(url: str, graph: Graph, adds: dict[str, bool]) -> float:
     """Send all requests at once, every other one to be kept, and compare the answers. Returns the seconds of the slowest."""
     requests = [documents(f"r{number}-") for number in range(REQUESTS)]
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
         answers = await asyncio.gather(*(post(session, url, docs, not at % 2) for at, docs in enumerate(requests)))
     for docs, (answer, _) in zip(requests, answers, strict=True):
         assert answer == evaluate(graph, adds, docs), graph.to_dict()

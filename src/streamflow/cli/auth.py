@@ -31,7 +31,7 @@ def auth() -> None:
     """Keys and permissions for the broker, tokens for the gateway."""
 
 
-@auth.command()
+@auth.command(short_help="Write keys, and a broker configuration.")
 @flag("--flow", "flows", multiple=True, required=True, metavar="FILE", env="STREAMFLOW_AUTH_FLOW", help="Flow or deployment file; several.")
 @flag("--out", type=click.Path(path_type=Path, file_okay=False), required=True, env="STREAMFLOW_AUTH_OUT", help="Folder to write to.")
 @flag("--tenant", default="default", show_default=True, env="STREAMFLOW_AUTH_TENANT", help="Account on the broker: its own world.")
@@ -50,7 +50,7 @@ def generate(state: State, flows: tuple[str, ...], out: Path, tenant: str, roles
     return OK
 
 
-@auth.command()
+@auth.command(short_help="Make a bearer token for the gateway.")
 @flag("--name", required=True, env="STREAMFLOW_AUTH_NAME", help="Whose it is; for logs and limits.")
 @flag("--tenant", default="", env="STREAMFLOW_AUTH_TENANT", help="Tenant, where the gateway serves several.")
 @common

@@ -76,7 +76,7 @@ def show(letter_id: int, flow: str, as_json: bool, broker_url: str | None) -> in
     return _run(broker_url, flow, show)
 
 
-@dlq.command()
+@dlq.command(short_help="Put letters back into their queue.")
 @ids
 @flow
 @executor

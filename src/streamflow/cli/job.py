@@ -50,7 +50,7 @@ def ls(flow: str | None, broker_url: str | None, host: str | None, limit: int, a
     return OK
 
 
-@job.command()
+@job.command(short_help="Say how far a job is.")
 @job_id
 @job_options.place
 @as_json
@@ -65,7 +65,7 @@ def status(job_id: str, flow: str | None, broker_url: str | None, host: str | No
     return job_options.exit_code(found)
 
 
-@job.command()
+@job.command(short_help="Print results as they are recorded.")
 @job_id
 @job_options.place
 @click.option("--start", type=click.IntRange(0), default=0, metavar="CURSOR", help="Behind this result, by its `cursor`.")

@@ -77,7 +77,7 @@ def info(target: str, lane: str, as_json: bool, broker_url: str | None) -> int:
     return _run(broker_url, target, show)
 
 
-@queue.command()
+@queue.command(short_help="Hand out nothing more; what comes waits.")
 @place
 @lane
 @flag(
