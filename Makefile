@@ -36,7 +36,7 @@ e2e: install ## tests that start the command line
 	$(PYTEST) -m 'not slow' tests/e2e
 
 chaos: install ## processes killed at length, hostile bodies by the ten thousand, random flows; CHAOS_SEED repeats a run
-	STREAMFLOW_FLOWS=300 $(PYTEST) tests/chaos
+	STREAMFLOW_FLOWS=300 STREAMFLOW_KILLED_FLOWS=100 $(PYTEST) tests/chaos
 
 chaos-night: install ## the same at the sizes of a night (hours)
 	CHAOS_SIZE=night STREAMFLOW_FLOWS=3000 FUZZ_NUMBER=1000000 $(PYTEST) tests/chaos

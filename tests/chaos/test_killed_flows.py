@@ -1,7 +1,7 @@
 """The random flows of `test_random_flows.py` as real processes, some of which are killed (SIGKILL) in the middle of their work.
 
 `STREAMFLOW_KILLED_FLOWS` flows (default 3; `make chaos` runs 100), seed printed and settable (`STREAMFLOW_SEED`). Every answer is what the
-graph says, comes once and is recorded once, and no executor works on a request again but after the death of the one that had it: joins
+graph says, is recorded once where it is kept, and no executor works on a request again but after the death of the one that had it: joins
 complete once.
 """
 
