@@ -13,7 +13,7 @@ from typing import Any
 
 from . import bucket, subjects
 from .bus import Bus
-from .errors import NotFound, StreamflowError
+from .errors import NotFound, Overloaded, StreamflowError
 from .flow import Graph, Journal, Node
 from .settings import BrokerSettings
 
@@ -238,4 +238,7 @@ async def _ensure_stream(bus: Bus, stream: Stream) -> None:
     try:
         await bus.api(f"STREAM.{verb}.{stream.name}", stream.config)
     except StreamflowError as error:
-        raise type(error)(f"stream {stream.name} cannot be provisioned: {error}") from error
+        hint = (
+            ": every stream reserves its bytes; lower STREAMFLOW_MAX_QUEUE_BYTES and STREAMFLOW_MAX_JOB_BYTES, or give the broker more disk"
+        )
+        raise type(error)(f"stream {stream.name} cannot be provisioned: {error}{hint if isinstance(error, Overloaded) else ''}") from error

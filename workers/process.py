@@ -98,9 +98,12 @@ class Processor:
                     yield self.encode(job, decoded, parameters, CallResult([item]))
 
     def start(self, job: Job) -> Outcome | None:
-        """The outcome of what is not to run, None when it starts now with the documents that its executor is for. Raises `InvalidInput`."""
+        """The outcome of what is not to run, None when it starts now with the documents that its executor is for. Raises `InvalidInput`.
+
+        A branch that is only brought here to be joined is not conditioned: what the branches make together is.
+        """
         job.started = time.time()
-        return self.unwanted(job) or (self._admit(job) if self._condition is not None else None)
+        return self.unwanted(job) or (self._admit(job) if self._condition is not None and not job.envelope.part else None)
 
     def _admit(self, job: Job) -> Outcome | None:
         assert self._condition is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
@@ -140,7 +141,7 @@ async def fuzz_http(target: Target, seed: int, number: int) -> Tally:
 
         async def ask(body: bytes) -> None:
             path = "/shapes" if b"vector" in body else paths[len(body) % len(paths)]
-            async with session.post(url + path, data=body, headers={"content-type": "application/json"}) as response:
+            async with session.post(url + path, data=io.BytesIO(body), headers={"content-type": "application/json"}) as response:
                 answer = await response.read()
                 clean = response.status in CLEAN_HTTP and _explained(response.status, answer)
                 tally.note(str(response.status), clean, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 from typing import Any
 
 from streamflow.broker.flow import GATEWAY, Graph, Node, Polling
@@ -14,7 +15,12 @@ Document = dict[str, Any]
 
 
 def run(node: Node, docs: list[Document], adds: bool) -> list[Document]:
-    """What `Marks` makes of `docs` at `node`, shards merged."""
+    """What `Marks` makes of `docs` at `node`, shards merged. A `when` takes documents out; one that takes out all leaves nothing to call it
+    with, while a request that came without documents does."""
+    if node.when is not None and docs:
+        docs = [doc for doc in docs if re.search(node.when["text"]["$regex"], doc["text"])]
+        if not docs:
+            return []
     made = [{**doc, "text": f"{doc['text']}<{node.name}", "found": list(doc["found"])} for doc in docs]
     if node.shards > 1:
         for doc in made:
@@ -43,16 +49,23 @@ def evaluate(graph: Graph, adds: dict[str, bool], docs: list[Document]) -> list[
     return merged([outputs[leaf.name] for leaf in graph.leaves])
 
 
-def random_graph(dice: random.Random, name: str) -> tuple[Graph, dict[str, bool]]:
-    """A flow of 2 to 12 executors, and which of them add a document."""
+def random_graph(dice: random.Random, name: str, *, filters: bool = False) -> tuple[Graph, dict[str, bool]]:
+    """A flow of 2 to 12 executors, a quarter of them with a `when` if there are to be `filters`; and which of them add a document."""
     nodes: list[Node] = []
     for number in range(dice.randint(2, 12)):
         earlier = [GATEWAY, *(node.name for node in nodes if not node.floating)]
         needs = tuple(dice.sample(earlier, k=min(len(earlier), dice.choice((1, 1, 1, 2, 3)))))
         shards = dice.choice((1, 1, 1, 1, 2, 3))
         polling = {"*": Polling.ALL} if shards > 1 else {}
-        nodes.append(Node(f"e{number}", needs, shards=shards, polling=polling, floating=dice.random() < 0.08 and number > 0))
+        when = {"text": {"$regex": _pattern(dice, number)}} if filters and dice.random() < 0.25 else None
+        floating = dice.random() < 0.08 and number > 0
+        nodes.append(Node(f"e{number}", needs, shards=shards, polling=polling, floating=floating, when=when))
     return Graph(name, tuple(nodes)), {node.name: dice.random() < 0.4 for node in nodes}
+
+
+def _pattern(dice: random.Random, number: int) -> str:
+    """Documents that passed a certain executor, some of the request's own, or those that executors added."""
+    return dice.choice((f"<e{dice.randrange(number)}\\b" if number else "t[01]", "^t[01]", "^t", "^e"))
 
 
 def documents(prefix: str = "d") -> list[Document]:

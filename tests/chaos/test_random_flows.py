@@ -1,4 +1,4 @@
-"""Random flows against a plain evaluation of the same graph in this process: joins, shards, fan-out, floating branches.
+"""Random flows against a plain evaluation of the same graph in this process: joins, shards, fan-out, filters, floating branches.
 
 `STREAMFLOW_FLOWS` flows (default 15; `make chaos` runs 300) of 2 to 12 executors, seed printed and settable (`STREAMFLOW_SEED`).
 `test_killed_flows.py` has the same as real processes that are killed.
@@ -31,7 +31,7 @@ FLOWS = int(os.environ.get("STREAMFLOW_FLOWS", "15"))
 async def test_a_random_flow_gives_what_its_graph_says(settings: BrokerSettings, flow_name: str, number: int) -> None:
     seed = SEED + number
     print(f"seed {seed}")
-    graph, adds = random_graph(random.Random(seed), flow_name)
+    graph, adds = random_graph(random.Random(seed), flow_name, filters=True)
     docs = documents()
     expected = evaluate(graph, adds, docs)
     async with running(settings, graph, {}) as flow:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import takewhile
 
 import pytest
 
@@ -131,5 +132,6 @@ def test_the_command_line_has_what_the_readme_uses() -> None:
     for block in blocks("bash", "streamflow "):
         for words in commands(block):
             if words[0] == "streamflow" and words[1] != "flow":
-                help_text = run_in_root(["streamflow", words[1], "--help"])
+                command = list(takewhile(lambda word: not word.startswith("-"), words))
+                help_text = run_in_root([*command, "--help"])
                 assert all(word in help_text for word in words if word.startswith("--")), words

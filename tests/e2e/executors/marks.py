@@ -37,7 +37,7 @@ class Marks(Executor):
     @requests
     def mark(self, docs: DocList[Item], context: Any = None, **kwargs: Any) -> None:
         name, shard = self.runtime_args.name, self.runtime_args.shard_id
-        request = docs[0].id
+        request = docs[0].id if docs else "none"
         self._write("run", context.attempt, request)
         time.sleep(self.pause_s)
         for doc in docs:

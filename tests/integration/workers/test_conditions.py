@@ -85,3 +85,12 @@ async def test_a_condition_holds_where_nothing_runs_and_where_calls_are_shared(s
     graph = Graph(flow_name, (Node("no-op", when=FIVE), Node("batches", needs=("no-op",), when={"tags__key": {"$gt": 1}})))
     async with running(settings, graph, {"no-op": "", "batches": Batches}) as flow:
         assert keys(await ask(flow)) == [(5.0, "batched")]
+
+
+async def test_what_branches_make_together_is_conditioned_not_each_of_them(settings: BrokerSettings, flow_name: str) -> None:
+    """Of equal ids the later branch's value counts, and the request's own copy comes last here: nothing is left that passed "a"."""
+    graph = Graph(flow_name, (Node("a"), Node("b", needs=("a", "gateway"), when={"seen": {"$eq": "xa"}})))
+    async with running(settings, graph, {"a": Sees, "b": Sees}) as flow:
+        body = json.dumps({"data": [{"id": "1", "tags": {}, "seen": "x"}]}).encode()
+        answer = await asyncio.wait_for(flow.dispatcher.send(Call("/x", body, JSON)), 20)
+        assert json.loads(bytes(answer.body)) == []
