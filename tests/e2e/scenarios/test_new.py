@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -79,6 +80,6 @@ def test_a_new_project_passes_its_own_tests(programs: Programs, template: str) -
     said = passing(
         python(programs, folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error::pytest.PytestUnraisableExceptionWarning")
     )
-    assert "failed" not in said
+    assert not re.search(r"\d+ failed", said)
     assert "skipped" not in said
     assert " passed" in said
