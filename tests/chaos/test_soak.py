@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from tests.e2e.checker import nothing_left, stream_states
 from tests.e2e.programs import Programs
 from tests.e2e.streams import WAYS, Served, executor, read, serve
 
-from .traffic import MIB, Traffic, good, listening, quantile, traffic
+from .traffic import MIB, Traffic, listening, quantile, traffic
 
 SECONDS = float(os.environ.get("SOAK_S", "60"))
 LONG_S = 1500.0  # from here on a slope is a figure, below it is noise
@@ -88,7 +89,7 @@ async def test_nothing_grows(programs: Programs, say: Callable[[str], None]) -> 
     say(
         f"soak of {SECONDS:g} s at {capacity * LOAD:.0f} requests/s ({LOAD:.0%} of {capacity:.0f}/s): p99 "
         f"{1e3 * worst_s:.0f} ms in the worst "
-        f"period, {failed} failed, {consumers[-1]} consumers\n  " + "\n  ".join(lines)
+        f"period, failed by status (0 = connection): {dict(failed)}, {consumers[-1]} consumers\n  " + "\n  ".join(lines)
     )
     assert not failed
     assert consumers[-1] <= consumers[len(consumers) // 3], f"consumers: {consumers}"
@@ -98,14 +99,14 @@ async def test_nothing_grows(programs: Programs, say: Callable[[str], None]) -> 
     assert not steep or SECONDS < LONG_S, steep
 
 
-async def _drive(clients: Traffic, rate: float, end: float) -> tuple[float, int]:
-    """Requests at `rate` until `end`: the worst p99 of all periods, in seconds, and how many failed."""
-    worst_s, failed = 0.0, 0
+async def _drive(clients: Traffic, rate: float, end: float) -> tuple[float, Counter[int]]:
+    """Requests at `rate` until `end`: the worst p99 of all periods, in seconds, and how many failed with which status."""
+    worst_s, failed = 0.0, Counter[int]()
     while (left := end - monotonic()) > 0:
         answers = await clients.at_rate(rate, min(left, SECONDS / PERIODS + 1.0))
         if answers:
             worst_s = max(worst_s, quantile(answers, 0.99))
-            failed += len(answers) - len(good(answers))
+            failed.update(answer.status for answer in answers if answer.status != 200)
     return worst_s, failed
 
 
