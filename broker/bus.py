@@ -255,6 +255,13 @@ class Bus:
             raise error_of(answer["error"], subject)
         return answer
 
+    async def consumer(self, stream: str, durable: str) -> dict[str, Any] | None:
+        """What JetStream tells of a consumer, None when there is none. Raises `Unavailable`."""
+        try:
+            return await self.api(f"CONSUMER.INFO.{stream}.{durable}")
+        except NotFound:
+            return None
+
     async def direct_get(self, stream: str, subject: str) -> bytes | None:
         """Payload of the last message on `subject`, None when there is none. The stream must allow direct gets (ADR-31)."""
         found = await self.last_message(stream, subject)

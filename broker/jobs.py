@@ -139,7 +139,7 @@ async def accept(bus: Bus, job: Job, key: str = "") -> Job:
         known = job if is_first else await get(bus, job.flow, job.id)
     if known.fingerprint != job.fingerprint:
         raise AlreadyExists(f"job key {key!r} of flow {job.flow!r} was used for another job, {known.id}, with {known.total} inputs")
-    if await _consumer(bus, known) is not None:
+    if await consumer(bus, known) is not None:
         await bucket.put(bus, job.flow, f"{ACTIVE}.{job.id}", asdict(known), keep_s=bus.settings.keep_s)
         bus.publish(subjects.control(job.flow, "job"), job.id.encode())
     return known
@@ -190,27 +190,24 @@ async def ids(bus: Bus, flow: str) -> list[str]:
 
 async def progress(bus: Bus, job: Job) -> Progress:
     stream = subjects.results_stream(job.flow)
-    done, failed, is_cancelled, consumer = await asyncio.gather(
+    done, failed, is_cancelled, feeding = await asyncio.gather(
         reader.count(bus, stream, subjects.result(job.flow, f"{job.id}.*")),
         reader.count(bus, stream, subjects.failed(job.flow, f"{job.id}.*")),
         bucket.get(bus, job.flow, f"cancelled.{job.id}"),
-        _consumer(bus, job),
+        consumer(bus, job),
     )
     if done >= job.total:
         state = State.DONE
     elif is_cancelled:
         state = State.CANCELLED
     else:
-        state = State.PAUSED if consumer is not None and consumer.get("paused") else State.RUNNING
+        state = State.PAUSED if feeding is not None and feeding.get("paused") else State.RUNNING
     return Progress(job, state, done, failed)
 
 
-async def _consumer(bus: Bus, job: Job) -> dict[str, Any] | None:
+async def consumer(bus: Bus, job: Job) -> dict[str, Any] | None:
     """What feeds the job, None when all of it is fed, or it was cancelled."""
-    try:
-        return await bus.api(f"CONSUMER.INFO.{job.stream}.{subjects.job_durable(job.id)}")
-    except NotFound:
-        return None
+    return await bus.consumer(job.stream, subjects.job_durable(job.id))
 
 
 async def pause(bus: Bus, job: Job) -> None:

@@ -277,9 +277,8 @@ class _Feed:
 
     async def is_over(self) -> bool:
         """Whether nothing is left to feed; on the way, tell the broker that what waits here is not forgotten."""
-        try:
-            info = await self._bus.api(f"CONSUMER.INFO.{self.job.stream}.{subjects.job_durable(self.job.id)}")
-        except NotFound:
+        info = await jobs.consumer(self._bus, self.job)
+        if info is None:
             return True
         self._is_paused = bool(info.get("paused"))
         self._keep_alive()

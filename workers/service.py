@@ -148,7 +148,7 @@ class Worker:
             sources.append((subjects.fan_out_stream(flow, self._name), subjects.shard_durable(self._settings.shard)))
         owners = (subjects.ANYBODY, str(self._settings.shard)) if node.shards > 1 else (subjects.ANYBODY,)
         again = [(subjects.retry_stream(flow, self._name), subjects.retry_durable(owner)) for owner in owners]
-        return sources + [source for source in again if node.retry_on or await _is_there(bus, *source)]
+        return sources + [source for source in again if node.retry_on or await bus.consumer(*source) is not None]
 
     async def _work(self, bus: Bus, flows: Flows, node: Node, stop: Stop) -> int:
         settings = self._settings
@@ -241,11 +241,3 @@ class Worker:
             platform.node(), os.getpid(), endpoints=self._endpoints,
         )  # fmt: skip
         return subjects.control(settings.flow, "announce"), announcement.encode()
-
-
-async def _is_there(bus: Bus, stream: str, durable: str) -> bool:
-    try:
-        await bus.api(f"CONSUMER.INFO.{stream}.{durable}")
-    except NotFound:
-        return False
-    return True

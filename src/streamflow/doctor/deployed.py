@@ -115,9 +115,8 @@ async def _drift(bus: Bus, flow: Deployed, stream: Stream) -> list[Verdict]:
 
 async def _drift_of_consumer(bus: Bus, consumer: Consumer) -> list[Verdict]:
     where = f"consumer {consumer.name} of stream {consumer.stream}"
-    try:
-        info = await bus.api(f"CONSUMER.INFO.{consumer.stream}.{consumer.name}")
-    except NotFound:
+    info = await bus.consumer(consumer.stream, consumer.name)
+    if info is None:
         return [fail(f"{where} is missing", "deploy the flow again")]
     found = _different(where, differences(consumer.config, info["config"]))
     limit = info["config"].get("max_waiting", MAX_WAITING)
