@@ -29,6 +29,7 @@ LAZY = {
     ("src/streamflow/orchestration.py", "streamflow.client"),
     ("src/streamflow/orchestration.py", "streamflow.export.docker_compose"),
     ("src/streamflow/orchestration.py", "streamflow.runtime"),
+    ("src/streamflow/client/sync_client.py", "streamflow.client.letters"),
     ("src/streamflow/crud.py", "streamflow.client.readers"),
     ("src/streamflow/plan.py", "streamflow.broker.accounts"),
     ("src/streamflow/plan.py", "streamflow.broker.server"),
@@ -191,3 +192,8 @@ def test_the_package_costs_nothing_until_it_is_used() -> None:
     code = f"import sys, streamflow; print(*[name for name in {heavy!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60, cwd=ROOT / "src")
     assert found.stdout.split() == []
+
+
+def test_a_client_loads_no_broker_client() -> None:
+    code = "import sys, streamflow.client; print('nats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout == "False\n"

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamflow.jobs.calls import Work
 from streamflow.jobs.handle import AsyncJob
@@ -15,9 +15,11 @@ from streamflow.jobs.status import JobStatus
 from . import latency
 from .base import ClientBase
 from .judge import answers, documents
-from .letters import AsyncDeadLetters
 from .plan import Pairs, Post
 from .results import DataRequest
+
+if TYPE_CHECKING:
+    from .letters import AsyncDeadLetters
 
 
 class AsyncClient(ClientBase[AsyncIterator[Any], AsyncIterator[Any], Awaitable[AsyncJob], Awaitable[list[JobStatus]], AsyncJob]):

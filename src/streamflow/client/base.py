@@ -8,7 +8,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from streamflow.broker.errors import StreamflowError
 from streamflow.crud import Crud
@@ -19,13 +19,15 @@ from .address import Address, Protocol, parse
 from .connections import Connections
 from .errors import BadArguments, RequestTimeout
 from .inputs import resolve
-from .letters import AsyncDeadLetters
 from .plain import parameters_of
 from .plan import Callback, Pairs, Parameters, Post, checked_timeout
 from .results import DataRequest, element_type
 from .retry import Backoff
 from .tls import TlsFiles
 from .transport import Ask, Transport, pairs, trace_context
+
+if TYPE_CHECKING:
+    from .letters import AsyncDeadLetters
 
 Result = TypeVar("Result")  # what post() gives
 Documents = TypeVar("Documents")  # what stream_doc() gives
@@ -215,6 +217,8 @@ class ClientBase(Crud[Result], JobCalls[One, Many, Handle], Generic[Result, Docu
 
     def _letters(self, flow: str | None) -> AsyncDeadLetters:
         name = self._flow(flow)
+        from .letters import AsyncDeadLetters  # loads nats
+
         return AsyncDeadLetters(lambda: self._connections.get().operate(name), name)
 
     async def _ready(self, timeout_s: float, metadata: Pairs = None) -> bool:

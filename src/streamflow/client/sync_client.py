@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamflow.jobs.calls import Work
 from streamflow.jobs.handle import AsyncJob, Job
@@ -17,9 +17,11 @@ from .background import Caller, background, iterate
 from .base import ClientBase
 from .inputs import InCaller
 from .judge import answers, documents
-from .letters import DeadLetters
 from .plan import Pairs, Post
 from .results import DataRequest, doc_list
+
+if TYPE_CHECKING:
+    from .letters import DeadLetters
 
 
 class SyncClient(ClientBase[Any, Iterator[Any], Job, list[JobStatus], Job]):
@@ -52,6 +54,8 @@ class SyncClient(ClientBase[Any, Iterator[Any], Job, list[JobStatus], Job]):
 
     def dead_letters(self, flow: str | None = None) -> DeadLetters:
         """What executors of `flow` gave up on. Over nats:// only."""
+        from .letters import DeadLetters  # loads nats
+
         return DeadLetters(self._letters(flow))
 
     def close(self) -> None:
