@@ -208,7 +208,7 @@ class _StreamLink(StreamLink):
         self._outbox_bytes += message.ByteSize()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())  # starts when this turn of the loop has sent all it has
-        if self._outbox_bytes > BUNDLE_BYTES:
+        if len(self._outbox) >= self._wire.most or self._outbox_bytes > BUNDLE_BYTES:
             await asyncio.wait([self._writer])
 
     async def _write(self) -> None:
