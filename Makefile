@@ -10,7 +10,7 @@ IMAGE_PYTHON ?= 3.12
 COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) -f compose/docker-compose.yml
 
 .DEFAULT_GOAL := help
-.PHONY: help chaos chaos-night soak fuzz install fmt lint types test unit e2e load load-peers demo compose-test wheelhouse check test-all up down clean features
+.PHONY: help install demo test unit e2e chaos chaos-night soak fuzz compose-test fmt lint types features check test-all load load-peers wheelhouse up down clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -54,11 +54,11 @@ fmt: install ## format and fix
 	$(BIN)/ruff format $(SOURCES)
 	$(BIN)/ruff check --fix $(SOURCES)
 
-lint: install
+lint: install ## format and style, checked
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 
-types: install
+types: install ## mypy, strict
 	$(BIN)/mypy
 
 features: install ## write docs/features.md from the marks of the tests and the last results

@@ -112,7 +112,6 @@ _KEYS: dict[str, str] = {
     "parameters": "p", "results": "rs", "trail": "tr", "trace": "tc", "status": "st", "claim": "cl",
 }  # fmt: skip
 _PLACES = {field: index for index, field in enumerate(Envelope._fields)}
-_PLACE_OF_KEY = {key: _PLACES[field] for field, key in _KEYS.items()}
 _DEFAULTS = Envelope._field_defaults
 _BLANK = ["", *_DEFAULTS.values()]
 _NAME = re.compile(r"[A-Za-z0-9_./-]{0,1024}\Z")
@@ -190,28 +189,30 @@ def _from_header(header: dict[str, Any], body: memoryview) -> Envelope:
     values[_PLACES["body"]] = body
     extra = {}
     for key, value in header.items():
-        place = _PLACE_OF_KEY.get(key)
-        if place is None:
+        field = _FIELD_OF_KEY.get(key)
+        if field is None:
             extra[key] = value
             continue
-        if type(value) not in _TYPES[place]:
+        place, types, read = field
+        if type(value) not in types:
             raise TypeError(f"{Envelope._fields[place]} is a {type(value).__name__}")
-        values[place] = value
+        values[place] = value if read is None else read(value)
     # What subjects are built of: a space in one would end the connection of whoever publishes next.
     if not values[0] or not _NAME.match("/".join(_names_of(values))):
         raise ValueError("a name that cannot stand in a subject")
     values[_PLACES["extra"]] = extra
-    for place, default, read in _READ:
-        if values[place] is not default:
-            values[place] = read(values[place])
     return tuple.__new__(Envelope, values)
 
 
 def _hops(raw: Any) -> tuple[Hop, ...]:
-    hops = tuple(Hop(*hop[:6]) for hop in raw)
-    if not all(type(hop[0]) is str and type(hop[1]) is str and type(hop[5]) is int for hop in hops):
+    return tuple(map(_hop, raw))
+
+
+def _hop(raw: Any) -> Hop:
+    hop = Hop(*raw[:6])
+    if type(hop[0]) is not str or type(hop[1]) is not str or type(hop[5]) is not int:
         raise TypeError("a hop of another form")
-    return hops
+    return hop
 
 
 def _claim(raw: Any) -> Claim:
@@ -230,7 +231,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "status": Status.from_wire,
     "claim": _claim,
 }
-_READ = tuple((_PLACES[field], _DEFAULTS[field], read) for field, read in _READERS.items())
+_FIELD_OF_KEY = {key: (_PLACES[field], _TYPES[_PLACES[field]], _READERS.get(field)) for field, key in _KEYS.items()}
 
 
 def _plain(value: Any) -> Any:

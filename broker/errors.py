@@ -140,14 +140,13 @@ class Status:
     executor: str = ""
 
     @classmethod
-    def of(cls, error: BaseException, *, executor: str = "", stacks: bool = False) -> Status:
-        """The status to answer for `error`; `stacks` adds the traceback (user exceptions only, never our own)."""
+    def of(cls, error: BaseException, *, executor: str = "") -> Status:
+        """The status to answer for `error`, without its traceback: only one that user code raised has that, see `of_executor`."""
         if isinstance(error, ExecutorError):
             return error.status
         code = error.code if isinstance(error, StreamflowError) else Code.INTERNAL
-        lines = traceback.format_exception(error) if stacks else []
         description = str(error) if isinstance(error, StreamflowError) else repr(error)
-        return cls(code, description, type(error).__name__, tuple(map(str, error.args)), tuple(lines), executor)
+        return cls(code, description, type(error).__name__, tuple(map(str, error.args)), executor=executor)
 
     @classmethod
     def of_executor(cls, error: BaseException, executor: str) -> Status:

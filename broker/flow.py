@@ -57,7 +57,6 @@ class Node:
     external_executor: str = ""
     no_reduce: bool = False
     stateful: bool = False  # every replica applies the requests of `@write` endpoints, in the order of one log for each shard
-    partitions: int = 1  # reducers that share the joins before this executor and the gathers after it
     allow_partial: bool = False  # at the deadline answer with the parts that came, marked, instead of an error
     retries: int | None = None  # extra attempts after an exception of `retry_on`; None = the worker's default
     retry_on: tuple[str, ...] = ()  # class names of exceptions; () = an exception is always the answer
@@ -270,7 +269,7 @@ def _check_edges(node: Node, graph: Graph) -> None:
 
 
 def _check_numbers(node: Node) -> None:
-    lowest = {"replicas": 1, "shards": 1, "partitions": 1, "max_deliver": 1, "retries": -1, "timeout_ready_ms": -1}
+    lowest = {"replicas": 1, "shards": 1, "max_deliver": 1, "retries": -1, "timeout_ready_ms": -1}
     for name, least in lowest.items():
         value = getattr(node, name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):

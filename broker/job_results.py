@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -95,12 +95,12 @@ async def _opened(bus: Bus, message: Stored) -> Envelope:
         return envelope._replace(status=Status.of(error), claim=None, body=b"", content_type=EMPTY)
 
 
-async def newest(bus: Bus, flow: str, limit: int) -> list[jobs.Progress]:
-    """How far the `limit` newest jobs of `flow` are, newest first."""
+async def newest(bus: Bus, flow: str, limit: int, is_wanted: Callable[[Job], bool] = lambda _: True) -> list[jobs.Progress]:
+    """How far the `limit` newest jobs of `flow` that are wanted are, newest first."""
     found: list[Job] = []
     ids = await jobs.ids(bus, flow)
     for at in range(0, len(ids), jobs.STORING):
         records = await asyncio.gather(*(jobs.find(bus, flow, job_id) for job_id in ids[at : at + jobs.STORING]))
-        found += [job for job in records if job is not None]
+        found += [job for job in records if job is not None and is_wanted(job)]
         found = sorted(found, key=lambda job: job.created, reverse=True)[:limit]
     return list(await asyncio.gather(*(jobs.progress(bus, job) for job in found)))

@@ -18,7 +18,7 @@ import secrets
 import time
 from collections.abc import AsyncIterable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from hashlib import sha256
 from typing import Any
 
@@ -35,6 +35,7 @@ from .job_records import Source as Source
 from .job_records import State as State
 
 _NS = 1_000_000_000
+_FIELDS = frozenset(field.name for field in fields(Job))
 AHEAD = 256  # inputs of a job that a feeder may hold
 AHEAD_BYTES = 16 << 20
 ACK_WAIT_S = 10.0  # for so long a job stands still when the worker that feeds it is killed
@@ -189,12 +190,18 @@ async def get(bus: Bus, flow: str, job_id: str) -> Job:
     """`find`, raising `NotFound`."""
     job = await find(bus, flow, job_id)
     if job is None:
-        raise NotFound(f"flow {flow!r} has no job {job_id!r} (jobs are kept for {bus.settings.keep_s / 86400:g} days)")
+        raise unknown(bus, flow, job_id)
     return job
 
 
+def unknown(bus: Bus, flow: str, job_id: str) -> NotFound:
+    return NotFound(f"flow {flow!r} has no job {job_id!r} (jobs are kept for {bus.settings.keep_s / 86400:g} days)")
+
+
 def _from_dict(raw: dict[str, Any]) -> Job:
-    return Job(**{**raw, "source": Source(raw["source"])})
+    """What another release has written of it beside what is known here does not matter here."""
+    known = {name: value for name, value in raw.items() if name in _FIELDS}
+    return Job(**{**known, "source": Source(raw["source"])})
 
 
 async def ids(bus: Bus, flow: str) -> list[str]:

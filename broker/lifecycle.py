@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
 
 from .exit_codes import FAILED as FAILED  # lifecycle.FAILED: the code to give `Stop.set`
 from .exit_codes import INTERRUPTED
@@ -18,6 +20,7 @@ from .exit_codes import OK as OK
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
@@ -53,13 +56,15 @@ class Stop:
 
 def run(main: Callable[[Stop], Coroutine[Any, Any, int]], *, loop: str = "") -> int:
     """Run `main` on a new loop (uvloop unless `loop`, or `STREAMFLOW_LOOP`, is "asyncio") until it returns its exit code."""
-    # What is loaded by now stays: never look at it again. Requests make and drop many objects, few of them in cycles: collect less often.
+    # What is loaded by now stays: never look at it again. Requests make and drop many objects, few of them in cycles: collect less often,
+    # and what is kept is looked at once more and then left alone, before it is so much that everybody waits (record 34).
     # A worker's thread ends many requests in a row: let the loop send the first ones meanwhile (+15 % in a chain of three).
     sys.setswitchinterval(0.0005)
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
-    with asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
+    gc.set_threshold(20_000, 0, 500)
+    with contextlib.suppress(Terminated), asyncio.Runner(loop_factory=_loop_factory(loop)) as runner:
         return runner.run(_main(main))
+    return OK
 
 
 def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -76,7 +81,7 @@ def _loop_factory(loop: str) -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _main(main: Callable[[Stop], Coroutine[Any, Any, int]]) -> int:
     stop = Stop()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _ENDS:
         loop.add_signal_handler(number, _signalled, stop, number)
     return await main(stop)
 
@@ -85,4 +90,23 @@ def _signalled(stop: Stop, number: signal.Signals) -> None:
     if stop.is_set():
         log.warning("second %s: ending at once", number.name)
         os._exit(INTERRUPTED)
-    stop.set(number.name)
+    stop.set(number.name, INTERRUPTED if number == signal.SIGINT else OK)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """For what keeps the loop's thread for long and has nothing to drain: a signal to stop ends it at once, by an exception in it."""
+    before = {number: signal.signal(number, _end) for number in _ENDS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM's part of `interruptible`: like Ctrl-C nothing that looks after errors takes it for one."""
+
+
+def _end(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt

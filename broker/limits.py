@@ -10,6 +10,7 @@ MAX_BODY_BYTES = 256 << 20
 MAX_DOCUMENTS = 1_000_000
 MAX_DEPTH = 64  # containers or documents inside each other
 MAX_DIMS = 32  # of one tensor
+_NESTS = (dict, list)
 
 
 def check_size(body: bytes | memoryview) -> None:
@@ -31,7 +32,7 @@ def check_depth(value: Any, where: str, *, refuse: type = type(None)) -> None:
     for _ in range(MAX_DEPTH + 1):
         if refuse is not type(None) and any(isinstance(item, refuse) for item in level):
             raise InvalidInput(f"{where}: a value that may only stand for a whole column")
-        level = [item for item in level if isinstance(item, dict | list)]
+        level = [item for item in level if isinstance(item, _NESTS)]
         if not level:
             return
         level = [child for item in level for child in (item.values() if isinstance(item, dict) else item)]

@@ -21,6 +21,7 @@ AHEAD = 256
 AHEAD_BYTES = 16 << 20
 IDLE_S = 30
 RETRY_S = 0.25
+SILENT_S = 2.0  # without a message that is to come, after which it is seen whether there still is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +93,16 @@ class _Reader:
                 continue
             if not follow and not self._left:
                 return None
-            self._arrived.clear()
-            await self._arrived.wait()
+            await self._wait(follow)
+
+    async def _wait(self, follow: bool) -> None:
+        """For the next message. What was counted and does not come may have been removed since: another consumer counts anew."""
+        self._arrived.clear()
+        try:
+            async with asyncio.timeout(None if follow else SILENT_S):
+                await self._arrived.wait()
+        except TimeoutError:
+            self._is_lost = True
 
     def _take(self, delivery: Delivery) -> Stored | None:
         if delivery.fencing_token != self._expected:

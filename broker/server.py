@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from .errors import RuntimeFailToStart
-from .scratch import temporary_folder
+from .scratch import lock_folder, temporary_folder
 from .versions import require_version
 
 START_S = 10.0
@@ -154,11 +154,19 @@ class EmbeddedBroker:
         if self._store is None:
             self._store, self._lock = temporary_folder()
         self._store.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(self._store) if self._lock is None else self._lock
+        try:
+            self._launch(binary, self._store, lock)
+        finally:
+            if self._lock is None:  # the server alone has a named folder, until it ends
+                os.close(lock)
+
+    def _launch(self, binary: Path, store: Path, lock: int) -> None:
         self._port = self._port or (free_ports(self._host) if self._is_synced else free_port(self._host))
-        config = self._store / "nats-server.conf"
+        config = store / "nats-server.conf"
         # The server reads an include from the folder of the file that has it, whatever the path looks like.
-        auth = f'include "{os.path.relpath(self._auth, self._store)}"' if self._auth else ""
-        values = {"host": self._host, "port": self._port, "store": self._store, "limits": self._limits, "max_payload": MAX_PAYLOAD_BYTES}
+        auth = f'include "{os.path.relpath(self._auth, store)}"' if self._auth else ""
+        values = {"host": self._host, "port": self._port, "store": store, "limits": self._limits, "max_payload": MAX_PAYLOAD_BYTES}
         values["auth"] = auth
         if self._is_synced:
             values["limits"] = f"{self._limits}\n  sync_interval: always"
@@ -169,7 +177,7 @@ class EmbeddedBroker:
             config.write_text(text, encoding="utf-8")
         # Fewer garbage collections, and room for the processes that it serves: docs/decisions/0003-nats-client.md.
         environment = {"GOGC": "400", "GOMAXPROCS": str(max(1, (os.cpu_count() or 2) // 2)), **os.environ}
-        with (self._store / _LOG).open("ab") as log:
+        with (store / _LOG).open("ab") as log:
             self._log_read, self._was_full = log.tell(), False
             self._process = subprocess.Popen(
                 [binary, "-c", config],
@@ -178,7 +186,7 @@ class EmbeddedBroker:
                 stdin=subprocess.DEVNULL,
                 env=environment,
                 start_new_session=True,
-                pass_fds=[] if self._lock is None else [self._lock],
+                pass_fds=[lock],
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )
 

@@ -3,7 +3,7 @@
 tenants: [shop]                                     only these; everybody who is known when left out
 limits: {requests_per_s: 100, in_flight: 50}        of each caller that has none of its own
 tokens:                                             made by `streamflow auth token`
-  - {name: alice, sha256: 5e88..., tenant: shop, limits: {requests_per_s: 5, burst: 10, max_request_bytes: 1000000}}
+  - {name: alice, sha256: 5e88..., tenant: shop, limits: {requests_per_s: 5, burst: 10, max_request_bytes: 1000000, jobs: 20}}
 jwt:                                                tokens of identity providers
   - {key_file: issuer.pem, audience: shop, issuer: https://id.example.org, tenant_claim: org}
   - {jwks_file: jwks.json, audience: shop}
@@ -33,9 +33,10 @@ class LimitsEntry(_Part):
     burst: int = Field(0, ge=0)
     in_flight: int = Field(0, ge=0)
     max_request_bytes: int = Field(0, ge=0)
+    jobs: int = Field(0, ge=0, description="of its tenant, unfinished, in this flow")
 
     def made(self) -> Limits:
-        return Limits(self.requests_per_s, self.burst, self.in_flight, self.max_request_bytes)
+        return Limits(self.requests_per_s, self.burst, self.in_flight, self.max_request_bytes, self.jobs)
 
 
 class Caller(_Part):

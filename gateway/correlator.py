@@ -17,6 +17,7 @@ from .sequence import Sequence
 log = logging.getLogger(__name__)
 
 TICK_S = 0.02
+ANSWERED = 1024  # requests whose deadlines may be kept, beside as many as are open
 
 
 @dataclass(slots=True)
@@ -52,7 +53,14 @@ class Correlator:
         envelope = waiting.envelope
         self._open[envelope.request_id] = waiting
         if envelope.deadline:
+            if len(self._deadlines) > 2 * len(self._open) + ANSWERED:
+                self._forget_answered()
             heapq.heappush(self._deadlines, (envelope.deadline, envelope.request_id))
+
+    def _forget_answered(self) -> None:
+        """Clients may give each request as long as they like, and have its answer at once."""
+        self._deadlines = [entry for entry in self._deadlines if entry[1] in self._open]
+        heapq.heapify(self._deadlines)
 
     def forget(self, request_id: str) -> Waiting | None:
         return self._open.pop(request_id, None)

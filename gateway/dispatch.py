@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
 
 from streamflow.broker import blobs, subjects
@@ -37,6 +38,7 @@ log = logging.getLogger(__name__)
 
 NO_WORKER_S = 10.0  # a request is refused when an executor has had no worker for so long
 ASK_AGAIN_S = 1.0
+ASK_TOGETHER = 64  # requests; one by one, thousands take longer than their clients wait
 PARTIAL_S = 0.2  # before the deadline, for a partial answer to be made and to arrive
 EXPLAIN_S = 0.05  # for finding out where a late request is
 EXPLAIN_AT_ONCE = 4  # late requests that are looked for; where many are late, looking for all of them would make more late
@@ -192,11 +194,15 @@ class Dispatcher:
         waiting = Waiting(envelope, on_answer, time.monotonic(), sequence=sequence)
         self._correlator.register(waiting)
         if self._partial and envelope.deadline:
-            self._settle_partial_before_deadline(waiting)
+            self._settle_partial_before_deadline(envelope)
+        self._begin(waiting, envelope)
+
+    def _begin(self, waiting: Waiting, envelope: Envelope) -> None:
+        """Publish `envelope`, the request of `waiting`, or refuse it."""
         try:
             steps = self._first_steps(envelope)
             if len(envelope.body) > self._bus.settings.inline_bytes:
-                self._spawn(self._publish_large(waiting, steps))
+                self._spawn(self._publish_large(waiting, envelope, steps))
             else:
                 waiting.first = envelope
                 self._publish(envelope, steps)
@@ -214,25 +220,26 @@ class Dispatcher:
             self._check_workers(envelope)
         return steps
 
-    async def _publish_large(self, waiting: Waiting, steps: tuple[Step, ...]) -> None:
+    async def _publish_large(self, waiting: Waiting, envelope: Envelope, steps: tuple[Step, ...]) -> None:
         """A body above the inline limit goes into the object store first, once for each hop, since each deletes what it read."""
-        envelope, graph = waiting.envelope, self._graph
+        graph = self._graph
         whole: list[Envelope] = []
         try:
             for step in hops_of(steps):
                 whole.append(await blobs.check_in(self._bus, envelope, shared=step.kind is Kind.ALL))
+            messages = [message_for(graph, each, step) for each, step in zip(whole, hops_of(steps), strict=True)]
         except StreamflowError as error:
             self._refuse(envelope, error)
             await asyncio.gather(*(discard(self._bus, envelope.flow, each.claim) for each in whole if each.claim))
             return
         acks = self._acks_of(envelope, len(whole))
-        for each, step in zip(whole, hops_of(steps), strict=True):
-            subject, message_id, payload = message_for(graph, each, step)
+        for each, step, (subject, message_id, payload) in zip(whole, hops_of(steps), messages, strict=True):
             self._bus.store(subject, payload, message_id, acks.ack_of(step, each.claim))
+        waiting.first = envelope
         if len(whole) < len(steps):
             self._correlator.resolve(echo(envelope))
         if self._graph.journal is not None:
-            await self._journal_large(waiting.envelope, self._graph.journal.keep_s)
+            await self._journal_large(envelope, self._graph.journal.keep_s)
 
     async def _journal_large(self, envelope: Envelope, keep_s: float) -> None:
         """With a body of its own, which lives as long as the journal; the other one goes with the request."""
@@ -314,18 +321,18 @@ class Dispatcher:
             log.debug("request %s: nobody knows where it is: %s", envelope.request_id, error)
             return ""
 
-    def _settle_partial_before_deadline(self, waiting: Waiting) -> None:
-        left_s = max(0.0, waiting.envelope.deadline - time.time())
+    def _settle_partial_before_deadline(self, envelope: Envelope) -> None:
+        left_s = max(0.0, envelope.deadline - time.time())
         early_s = min(PARTIAL_S, left_s / 4)
-        asyncio.get_running_loop().call_later(left_s - early_s, self._if_open, waiting)
+        # By its id, as the request may be answered long before.
+        asyncio.get_running_loop().call_later(left_s - early_s, self._if_open, envelope.request_id)
 
-    def _if_open(self, waiting: Waiting) -> None:
-        if self._correlator.is_open(waiting):
-            self._spawn(self._settle_partial(waiting))
+    def _if_open(self, request_id: str) -> None:
+        if (waiting := self._correlator.find(request_id)) is not None:
+            self._spawn(self._settle_partial(waiting.envelope))
 
-    async def _settle_partial(self, waiting: Waiting) -> None:
+    async def _settle_partial(self, envelope: Envelope) -> None:
         """Shortly before the deadline: have what waits at executors with `allow_partial` go on without what is missing."""
-        envelope = waiting.envelope
         for gap in await whereabouts.gaps(self._bus, self._graph, envelope):
             if gap.place == GATEWAY or not self._graph.node(gap.place).allow_partial:
                 continue
@@ -377,9 +384,18 @@ class Dispatcher:
         for waiting in self._correlator.open():
             if waiting.sequence is not None:
                 waiting.sequence.repeat()
+        self._ask_for_answers()
         if self._asking is not None:
             self._asking.cancel()  # it goes by what was before
         self._asking = self._spawn(self._ask_again())
+
+    def _ask_for_answers(self) -> None:
+        """Have the workers send again what they answered while our connection was broken and the broker had not noticed."""
+        flow = self._graph.flow
+        try:
+            self._bus.publish(subjects.control(flow, "hello"), subjects.replies(flow, self._owner).encode())
+        except StreamflowError as error:
+            log.debug("the workers are not asked for their last answers: %s", error)
 
     async def _ask_again(self) -> None:
         """After the broker was away: look for each open request in the flow's queues and publish again what is nowhere.
@@ -397,14 +413,19 @@ class Dispatcher:
         for waiting in {waiting.envelope.request_id: waiting for waiting in found}.values():
             if waiting.first is not None and self._correlator.is_open(waiting):
                 log.info("request %s was lost on its way: publishing it again", waiting.envelope.request_id)
-                waiting.first = waiting.first._replace(run=secrets.token_hex(4))
+                again = waiting.first._replace(run=secrets.token_hex(4))
                 if waiting.sequence is not None:
-                    waiting.sequence.restart(waiting.first.run)
-                self._publish(waiting.first, self._first_steps(waiting.first))
+                    waiting.sequence.restart(again.run)
+                self._begin(waiting, again)
 
     async def _nowhere(self, open_now: list[Waiting]) -> list[Waiting]:
         """Those that no queue holds."""
-        return [waiting for waiting in open_now if await self._is_nowhere(waiting)]
+        found: list[Waiting] = []
+        for start in range(0, len(open_now), ASK_TOGETHER):
+            some = open_now[start : start + ASK_TOGETHER]
+            are_nowhere = await asyncio.gather(*map(self._is_nowhere, some))
+            found += compress(some, are_nowhere)
+        return found
 
     async def _is_nowhere(self, waiting: Waiting) -> bool:
         """Whether no queue holds a request that is still open. While nobody can tell (a cluster elects a leader) it is asked on."""

@@ -80,7 +80,7 @@ class JinaServices:
         def take(raw: bytes) -> asyncio.Future[Envelope]:
             return self._desk.send(wishes().applied(jina_wire.call_of(jina_wire.read(pb.DataRequest, raw), view)))
 
-        exchange = Exchange(take, jina_wire.data_answer, fatal=True)
+        exchange = Exchange(take, _id_of, jina_wire.data_answer, fatal=True)
         await self._streams.serve(requests, context, window, exchange)
 
     async def stream_doc(self, raw: bytes, context: Context) -> None:
@@ -109,6 +109,10 @@ class JinaServices:
         if outcome(envelope.status.code).aborts:
             await abort(context, envelope)
         return jina_wire.data_answer(envelope, started)
+
+
+def _id_of(raw: bytes) -> str:
+    return str(jina_wire.read(pb.DataRequest, raw).header.request_id)
 
 
 def _teller(info: Callable[[], Mapping[str, str]]) -> Handler:

@@ -61,7 +61,11 @@ class NativeService:
 
     async def call(self, requests: AsyncIterator[bytes], context: Context) -> None:
         wishes, view = wishes_of(context), self._desk.view
-        exchange = Exchange(lambda raw: self._desk.send(wishes().applied(call_of(raw, view))), answer, fatal=False)
+
+        def take(raw: bytes) -> asyncio.Future[Envelope]:
+            return self._desk.send(wishes().applied(call_of(raw, view)))
+
+        exchange = Exchange(take, lambda raw: read(pb.Request, raw).request_id, answer, fatal=False)
         await self._streams.serve(requests, context, Window(self._prefetch), exchange)
 
     async def exchange(self, requests: AsyncIterator[bytes], context: Context) -> None:
@@ -70,7 +74,8 @@ class NativeService:
         def take(request: pb.Request) -> asyncio.Future[Envelope]:
             return self._desk.send(wishes().applied(call_of_request(request, view)))
 
-        exchange = Exchange(take, message_of, fatal=False, bundling=Bundling(requests_of, responses_of, BUNDLE))
+        bundling = Bundling(requests_of, responses_of, BUNDLE)
+        exchange = Exchange(take, lambda request: request.request_id, message_of, fatal=False, bundling=bundling)
         await self._streams.serve(requests, context, Window(self._prefetch), exchange)
 
     async def stream(self, raw: bytes, context: Context) -> None:

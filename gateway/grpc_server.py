@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from .jobs_grpc import JOBS, JobService
 from .proto.registry import POOL
 from .state_desk import StateDesk
 
+COLLECT_S = 10.0
+SURVIVORS_AFTER = 30  # collections: then what outlived them is looked at too, before it is much
 _INT32_MAX = (1 << 31) - 1
 _COMPRESSION = {"none": None, "gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
 _OPTIONS: tuple[tuple[str, int], ...] = (
@@ -74,6 +77,7 @@ class GrpcServer:
         self._native = NativeService(self._desk, self._streams, prefetch=settings.prefetch)
         self._jobs = (JobService(jobs).handler(),) if jobs is not None else ()
         self._server: grpc.aio.Server | None = None
+        self._collecting: asyncio.Task[None] | None = None
 
     async def start(self, addresses: Iterable[tuple[str, int]]) -> list[int]:
         """Listen on each `(host, port)`, port 0 = a free one; returns the real ports. Raises `RuntimeFailToStart`."""
@@ -84,6 +88,7 @@ class GrpcServer:
         ports = [self._listen(server, host, port) for host, port in addresses]
         await server.start()
         self._server = server
+        self._collecting = asyncio.create_task(_collect(), name="collect")
         return ports
 
     async def stop(self, grace_s: float) -> None:
@@ -95,6 +100,8 @@ class GrpcServer:
         self._streams.stop()
         await stopping
         self._server = None
+        if self._collecting is not None:
+            self._collecting.cancel()
 
     def _listen(self, server: grpc.aio.Server, host: str, port: int) -> int:
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -118,6 +125,14 @@ class GrpcServer:
             POOL.AddSerializedFile(descriptor.serialized_pb)
         names = (*services_of("jina.proto"), NATIVE, *((JOBS,) if self._jobs else ()), HEALTH, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server, POOL)
+
+
+async def _collect() -> None:
+    """grpc.aio leaves 1 KB in cycles for each call. Where calls are few, the collector would let thousands of them come together; to look
+    at the youngest objects, 20,000 at most, takes it a millisecond or two (docs/decisions/0033-memory-of-a-gateway.md)."""
+    while True:
+        await asyncio.sleep(COLLECT_S)
+        gc.collect(1 if gc.get_count()[1] >= SURVIVORS_AFTER else 0)
 
 
 def _checked(options: Mapping[str, object]) -> Iterable[tuple[str, object]]:

@@ -106,10 +106,12 @@ class Bundling:
 class Exchange:
     """How one method turns messages into requests and answers into messages.
 
-    `take` may raise a `StreamflowError`; with `fatal` an answer whose outcome ends a stream is told by ending the call.
+    `take` may raise a `StreamflowError`, which is the answer to the request with the id that `id_of` finds; so may that. With `fatal` an
+    answer whose outcome ends a stream is told by ending the call.
     """
 
     take: Callable[[Any], asyncio.Future[Envelope]]
+    id_of: Callable[[Any], str]
     print: Callable[[Envelope, float], Any]
     fatal: bool
     bundling: Bundling | None = None
@@ -165,9 +167,17 @@ async def _read(requests: AsyncIterator[bytes], window: Window[float], exchange:
                 try:
                     window.add(started, exchange.take(one) if not isinstance(one, StreamflowError) else refused(one))
                 except StreamflowError as error:
-                    window.add(started, refused(error))
+                    window.add(started, refused(error, client_id=_id_of(one, exchange)))
     finally:
         window.close()
+
+
+def _id_of(request: Any, exchange: Exchange) -> str:
+    """By which whoever sent it knows the answer; "" where nothing of it can be read."""
+    try:
+        return exchange.id_of(request)
+    except StreamflowError:
+        return ""
 
 
 def _unpacked(raw: bytes, exchange: Exchange) -> Iterable[Any]:

@@ -19,16 +19,14 @@ from uvicorn.importer import ImportFromStringError
 from streamflow.broker.errors import FlowError, RuntimeFailToStart
 from streamflow.broker.settings import GatewaySettings
 
-from .auth_http import CERTIFICATE, certificate_names
-from .http_io import BREAK, Receive, Scope, Send
-from .slow_clients import TimedProtocol, cut_slow_clients
+from .connections import HttpConnection, SocketConnection
+from .http_io import Receive, Scope, Send
+from .slow_clients import cut_slow_clients
 
 _KEEP_ALIVE_S = 75  # seconds an idle connection stays open
 _BACKLOG = 2048
 _STARTUP_POLL_S = 0.005
 _LINGER_S = 0.3  # for idle connections, whose next request may be on its way: its answer asks the client to connect anew
-_WRITE_BYTES = 8 << 10  # that a client has not read may wait here before its writer does; what the kernel takes is its own affair
-_CORKED_BYTES = 4 << 10
 _LAST_WORDS_S = 0.5  # for the refusals of a stop that ran out of time
 _OURS = frozenset(  # arguments of uvicorn.Config that the gateway decides
     {"self", "app", "host", "port", "uds", "fd", "workers", "reload", "reload_dirs", "reload_delay", "reload_includes", "reload_excludes",
@@ -46,56 +44,6 @@ class App(Protocol):
 
     def give_up(self) -> None:
         """Answer what is open at once."""
-
-
-class _Corked:
-    """A transport that writes once per loop turn: uvicorn writes head and body of an answer apart, and each write is a system call.
-
-    What is large is written at once: only the transport knows whether its client reads, and makes the writer wait if not.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
-
-    def write(self, data: bytes) -> None:
-        if not data:
-            return
-        if not self._waiting:
-            self._loop.call_soon(self._flush)
-        self._waiting.append(data)
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes > _CORKED_BYTES:
-            self._flush()
-
-    def writelines(self, lines: Iterable[bytes]) -> None:
-        self.write(b"".join(lines))
-
-    def _flush(self) -> None:
-        if self._waiting:
-            data = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
-            self._waiting.clear()
-            self._waiting_bytes = 0
-            self._transport.write(data)
-
-    def close(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class _Protocol(TimedProtocol):
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        transport.set_write_buffer_limits(_WRITE_BYTES)
-        corked = _Corked(transport, self.loop)
-        super().connection_made(corked)  # type: ignore[arg-type]
-        self.app_state = {**self.app_state, BREAK: corked.close}
-        if names := certificate_names(transport):
-            self.app_state[CERTIFICATE] = names
 
 
 class _Server(uvicorn.Server):
@@ -184,9 +132,9 @@ def _config(app: App, settings: GatewaySettings, certificate: tuple[Path, Path] 
     if given.get("http") in ("auto", "httptools"):
         del given["http"]  # which is what ours is
     ours: dict[str, Any] = {
-        "http": _Protocol,
+        "http": HttpConnection,
         "interface": "asgi3",
-        "ws": "websockets-sansio",
+        "ws": SocketConnection,
         "ws_max_size": settings.max_request_bytes,
         "ws_per_message_deflate": settings.compression != "none",  # its buffers are more than half of what an idle socket costs
         "lifespan": lifespan,

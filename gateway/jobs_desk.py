@@ -8,13 +8,13 @@ from enum import StrEnum
 
 from streamflow.broker import job_results, jobs, replay
 from streamflow.broker.bus import Bus
-from streamflow.broker.errors import InvalidInput, NotFound
+from streamflow.broker.errors import InvalidInput, NotFound, PermissionDenied
 from streamflow.broker.job_results import Result
 from streamflow.broker.jobs import Input, Job, Order, Progress
 from streamflow.broker.lifecycle import Stop
 from streamflow.broker.replay import Range, Replay
 
-from .principals import tenant_for
+from .principals import ANYONE, CURRENT, may_see, tenant_for
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1000
@@ -60,13 +60,18 @@ class JobDesk:
         return await jobs.progress(self._bus, await jobs.submit(self._bus, order, inputs))
 
     async def job(self, job_id: str) -> Job:
-        return await jobs.get(self._bus, self.flow, job_id)
+        """Another tenant's is as unknown as one that never was."""
+        job = await jobs.get(self._bus, self.flow, job_id)
+        if not may_see(job.tenant):
+            raise jobs.unknown(self._bus, self.flow, job_id)
+        return job
 
     async def status(self, job_id: str) -> Progress:
         return await jobs.progress(self._bus, await self.job(job_id))
 
     async def newest(self, limit: int) -> list[Progress]:
-        return await job_results.newest(self._bus, self.flow, min(limit or DEFAULT_LIMIT, MAX_LIMIT))
+        """Of those that the caller may see."""
+        return await job_results.newest(self._bus, self.flow, min(limit or DEFAULT_LIMIT, MAX_LIMIT), lambda job: may_see(job.tenant))
 
     async def control(self, job_id: str, action: Action) -> Progress:
         job = await self.job(job_id)
@@ -78,7 +83,14 @@ class JobDesk:
         return job_results.results(self._bus, job, start, follow=follow, stop=self._stop)
 
     async def replay(self, job_id: str, failed_only: bool, within: Range, rate: float, key: str, tenant: str) -> tuple[Progress, Replay]:
-        """Run stored inputs again: of a job, or with "" those in the flow's journal."""
+        """Run stored inputs again: of a job, or with "" those in the flow's journal.
+
+        The journal has everybody's requests: `PermissionDenied` where callers are told apart.
+        """
+        if job_id:
+            await self.job(job_id)
+        elif CURRENT.get() is not ANYONE:
+            raise PermissionDenied("the journal holds the requests of all callers: replay it over nats://, or name a job")
         made = await replay.replay(
             self._bus, self.flow, job_id=job_id, failed_only=failed_only, within=within, rate=rate, key=key, tenant=tenant_for(tenant)
         )

@@ -11,12 +11,16 @@ from streamflow.broker.errors import PermissionDenied
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one caller over all protocols; 0 = none. `burst`: requests at once before the rate counts, 0 = one second's worth."""
+    """Bounds of one caller over all protocols; 0 = none.
+
+    `burst`: requests at once before the rate counts, 0 = one second's worth. `jobs`: of its tenant, that have not been fed to the workers.
+    """
 
     requests_per_s: float = 0.0
     burst: int = 0
     in_flight: int = 0
     max_request_bytes: int = 0
+    jobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,12 @@ ANYONE = Principal("anonymous")
 CURRENT: ContextVar[Principal] = ContextVar("principal", default=ANYONE)
 # The same, asked again for each request of a connection: the rules may have changed since it began. Raises what `Access.admit` raises.
 AGAIN: ContextVar[Callable[[], Principal]] = ContextVar("again", default=CURRENT.get)
+
+
+def may_see(tenant: str) -> bool:
+    """Whether the caller may know of what belongs to `tenant`: its own, or where nobody has to say who he is everything."""
+    principal = CURRENT.get()
+    return principal is ANYONE or tenant == principal.share
 
 
 def tenant_for(asked: str) -> str:

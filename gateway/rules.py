@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -19,6 +20,7 @@ from .principals import AGAIN, CURRENT, Principal
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.5
+AGAIN_S = 1.0  # who calls is found out again so often while its connection lasts: tokens end
 _Marks = dict[Path, tuple[int, int, int] | None]
 
 
@@ -70,8 +72,8 @@ class _Admitted:
         self._find_out()
 
     def now(self) -> Principal:
-        """Who it is by the newest rules. Raises what `Access.admit` raises."""
-        if self._access is not self._rules.access:
+        """Who it is by the newest rules, if that has not ended. Raises what `Access.admit` raises."""
+        if self._access is not self._rules.access or time.monotonic() - self._since > AGAIN_S:
             self._find_out()
         return self.principal
 
@@ -80,6 +82,7 @@ class _Admitted:
         assert access is not None
         self.principal = access.admit(*self._given)
         self._access: Access = access
+        self._since = time.monotonic()
 
 
 # The ports of one gateway share its rules, so that a changed file is read, and told of, once.

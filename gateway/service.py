@@ -63,7 +63,9 @@ class GatewayProcess:
         warn_if_closed(self._settings)
         self._report("waiting", f"for the broker at {shown_url(self._settings.broker_url)}")
         self._settings = settings_for(self._settings, Role.GATEWAY, self._settings.flow)
-        bus = await Bus.connect(self._settings, f"gateway {self._settings.flow}")
+        bus = await stop.unless(Bus.connect(self._settings, f"gateway {self._settings.flow}"))
+        if bus is None:
+            return stop.code
         bus.on_closed(lambda: stop.set("the broker connection is gone for good", lifecycle.FAILED))
         watching = asyncio.create_task(rules.watch(), name="access rules")
         try:

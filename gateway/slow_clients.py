@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection
 from enum import Enum
 from time import monotonic
 from typing import Any
@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 log = logging.getLogger(__name__)
 
 SWEEP_S = 0.5
+AT_ONCE = 100  # connections looked at before others may be served
 LINGER_S = 0.3
 SLOWEST_BYTES_PER_S = 1024
 _TEXT = b"the request took too long to arrive"
@@ -84,11 +85,16 @@ class TimedProtocol(HttpToolsProtocol):
         return head_s if phase is Phase.HEAD else float(self.timeout_keep_alive)
 
 
-async def cut_slow_clients(connections: Iterable[Any], head_s: float, body_s: float) -> None:
+async def cut_slow_clients(connections: Collection[Any], head_s: float, body_s: float) -> None:
     """Look after the open `connections` of a server until cancelled."""
     while True:
         await asyncio.sleep(SWEEP_S)
-        now = monotonic()
-        for connection in list(connections):
-            if isinstance(connection, TimedProtocol):
-                connection.cut_if_late(now, head_s, body_s)
+        await _sweep(connections, head_s, body_s)
+
+
+async def _sweep(connections: Collection[Any], head_s: float, body_s: float) -> None:
+    for number, connection in enumerate(list(connections), 1):
+        if isinstance(connection, TimedProtocol) and connection in connections:
+            connection.cut_if_late(monotonic(), head_s, body_s)
+        if number % AT_ONCE == 0:
+            await asyncio.sleep(0)

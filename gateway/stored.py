@@ -64,7 +64,7 @@ class Note:
 class StoredAnswers:
     """Kept requests of one gateway. `spawn` owns what goes on when a client leaves."""
 
-    def __init__(self, bus: Bus, graph: Callable[[], Graph], spawn: Callable[[Coroutine[Any, Any, None]], object]) -> None:
+    def __init__(self, bus: Bus, graph: Callable[[], Graph], spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]) -> None:
         self._bus = bus
         self._graph = graph
         self._spawn = spawn
@@ -148,17 +148,23 @@ class StoredAnswers:
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+        def end(error: Exception | None) -> None:
+            if future.done():
+                return
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+
         async def accept() -> None:
             try:
                 await self._accept(request)
             except Exception as error:
-                if not future.done():
-                    future.set_exception(error)
-            finally:
-                if not future.done():
-                    future.set_result(None)
+                end(error)
+            else:
+                end(None)
 
-        self._spawn(accept())
+        self._spawn(accept()).add_done_callback(lambda _: end(Unavailable("the gateway is shutting down")))
         await future
 
     async def _accept(self, request: Envelope) -> None:
@@ -305,10 +311,13 @@ class StoredAnswers:
 
 
 def _record(client_id: str) -> str:
-    """Where the answer to a request with this id is stored. Callers that are told apart do not see each other's."""
+    """Where the answer to a request with this id is stored. Callers that are told apart do not see each other's, whatever ids they send."""
     principal = CURRENT.get()
-    owner = "" if (principal.name, principal.tenant) == (ANYONE.name, "") else f"{principal.tenant}\0{principal.name}\0"
-    return f"{subjects.ONLINE}.{subjects.digest(owner + client_id)}"
+    name = subjects.digest(client_id)
+    if (principal.name, principal.tenant) != (ANYONE.name, ""):
+        owner = subjects.digest(f"{subjects.digest(principal.tenant)}{subjects.digest(principal.name)}")
+        name = f"{owner}-{name}"
+    return f"{subjects.ONLINE}.{name}"
 
 
 def _note_key(request: Envelope) -> str:

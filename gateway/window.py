@@ -103,7 +103,7 @@ class Window(Generic[T]):
         return None
 
     def _on_done(self, future: asyncio.Future[Envelope]) -> None:
-        if not self._in_order:
+        if not self._in_order and future in self._open:  # else `cancel` came in the same turn of the loop
             self._done.append((self._open.pop(future), future))
         self._arrived.set()
 

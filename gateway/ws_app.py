@@ -33,6 +33,7 @@ from .dispatch import Call
 from .http_io import Receive, Scope, Send
 from .jina_wire import call_of, data_answer, read, status_message
 from .json_wire import read_wishes, socket_call, stream_wanted
+from .peek import parse
 from .proto import shallow_pb2 as pb
 from .status import close_reason, outcome
 from .window import Window
@@ -166,7 +167,7 @@ class SocketApp:
             call = self._call(socket, frame)
             streams = socket.protocol == PLAIN and self._streams(call, frame)
         except StreamflowError as error:
-            window.add(started, refused(error))
+            window.add(started, refused(error, client_id=_id_of(socket, frame)))
             return
         if streams:
             window.add(started, asyncio.create_task(self._parts(socket, call, started)))
@@ -205,6 +206,14 @@ class SocketApp:
             else:
                 await socket.write(orjson.dumps(status_json(readiness)))
         await socket.close()
+
+
+def _id_of(socket: Socket, frame: bytes) -> str:
+    """By which whoever sent it knows the answer; "" where nothing of it can be read."""
+    try:
+        return str(read(pb.DataRequest, frame).header.request_id) if socket.protocol == BYTES else parse(frame).request_id
+    except StreamflowError:
+        return ""
 
 
 def _is_end(frame: bytes) -> bool:

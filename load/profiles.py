@@ -122,6 +122,8 @@ AIMS = (
     Aim("echo-grpc-own", "c=64", "rps", "jina", 4.0),
     Aim("tensors-grpc", "c=8", "rps", "jina", 8.0),
     Aim("bulk", "100k docs", "docs_per_s", "jina", 6.0),
+    Aim("bulk", "100k docs", "client_peak_mb", "jina", 0.5, at_least=False),
+    Aim("shards", "c=16", "rps", "jina", 8.0),
     Aim("cold-start", "3 executors", "cold_s", "jina", 0.6, at_least=False),
     Aim("idle-memory", "3 executors", "pss_mb", "jina", 0.6, at_least=False),
 )

@@ -10,7 +10,6 @@ from .profiles import AIMS, PROFILES, Aim
 from .results import Result
 
 OURS = "streamflow"
-LOWER_IS_BETTER = ("p50_ms", "p99_ms", "cpu_us", "cold_s", "pss_mb", "client_peak_mb")
 
 
 def aims(results: Mapping[str, Result]) -> list[dict[str, Any]]:

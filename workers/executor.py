@@ -40,8 +40,8 @@ class Executor:
     requests: dict[str, Callable[..., Any]]  # endpoint -> bound method
     dynamic_batching: dict[str, Mapping[str, Any]]  # endpoint or method name -> options that override the decorator's
     logger: logging.Logger
-    tracer: Any = None  # set by the worker when tracing is on
-    meter: Any = None  # set by the worker when metrics are on
+    tracer: Any = None  # this and `meter`: always None, for executors written for Jina that ask before they use them
+    meter: Any = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

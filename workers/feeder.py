@@ -17,7 +17,7 @@ from collections import deque
 from streamflow.broker import blobs, bucket, jobs, subjects
 from streamflow.broker.bus import Bus
 from streamflow.broker.envelope import EMPTY, Envelope, decode
-from streamflow.broker.errors import NotFound, Overloaded, Status, StreamflowError, Unavailable
+from streamflow.broker.errors import NotFound, Overloaded, Status, StreamflowError, TooLarge, Unavailable
 from streamflow.broker.flow import Graph
 from streamflow.broker.hops import first_messages
 from streamflow.broker.lease import Lease
@@ -76,6 +76,8 @@ class Feeder:
                     await self._lead()
             except StreamflowError as error:
                 log.info("jobs of flow %s wait: %s", self._flow, error)
+            except Exception:  # what cannot be read today may be gone tomorrow
+                log.exception("jobs of flow %s wait", self._flow)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_S):
                     await self._woken.wait()
@@ -180,11 +182,14 @@ class Feeder:
             self._unstored -= 1
             delivery.ack()
 
+        def fail(error: StreamflowError) -> None:
+            """It never will go on its way, which is an outcome: without its parameters where they leave no room for it."""
+            answer = _failed(envelope, error)
+            bare = answer._replace(parameters={})
+            self._outbox.answer(answer, lambda error: self._outbox.answer(bare, ended) if isinstance(error, TooLarge) else ended(error))
+
         def done(error: StreamflowError | None) -> None:
-            if error is None:
-                ended(None)
-            else:  # it never will go on its way, which is an outcome
-                self._outbox.answer(_failed(envelope, error), ended)
+            ended(None) if error is None else fail(error)
 
         if envelope.status.exception:
             self._outbox.answer(envelope, ended)
@@ -194,7 +199,7 @@ class Feeder:
             steps = first_steps(graph, envelope.endpoint, envelope.target_executor)
             messages = first_messages(graph, envelope, steps)
         except StreamflowError as error:
-            self._outbox.answer(_failed(envelope, error), ended)
+            fail(error)
             return
         answers = tuple(step for step in steps if step.kind is Kind.ANSWER and not step.meets)
         left = Countdown(len(messages) + bool(answers), done)

@@ -121,7 +121,7 @@ class Forward:
         try:
             names = [name for name in step.expected if name != step.part]
             acked = [name for name in names if await self._has_acked(stream, name, sequence)]
-            if acked and await self._reducer.lacks(part, step, acked):
+            if acked and await self._reducer.waits_without(part, step, acked):
                 self._forget_part(part)
         except StreamflowError as error:
             log.debug("request %s: its part is left to expire: %s", part.request_id, error)

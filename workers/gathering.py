@@ -203,6 +203,7 @@ class Gathering:
         if hash(key) in self._gone_on:  # another attempt, whose worker had died before it was told
             self._say_gone_on([reply])
             return
+        self._drop_old(now)
         others = self._others.get(key)
         is_for_another = self._leaves and others is None and key not in self._collecting
         if key in self._given_up or is_for_another or self._held_bytes > MAX_HELD_BYTES:
@@ -210,7 +211,6 @@ class Gathering:
             self._refuse(reply)
             return
         if others is None:
-            self._drop_old(now)
             others = self._others[key] = Others(now)
         others.parts[part.part] = part
         others.senders.append(reply)

@@ -116,7 +116,7 @@ class Handler:
             return
         self._keepalive.hold(delivery.ack_subject, envelope.deadline)
         if envelope.claim is not None or delivery.attempt > 1 or not self._flows.knows(envelope.flow_version):
-            self._spawn(self._prepare(delivery, envelope))
+            self._attend(delivery, self._prepare(delivery, envelope))
         else:
             self._start(delivery, envelope)
 
@@ -164,18 +164,18 @@ class Handler:
     def _start(self, delivery: Delivery, envelope: Envelope, *, alone: bool = False) -> Job:
         spec = None if envelope.part or envelope.missing else self._invoker.resolve(envelope.endpoint)
         job = Job(delivery, envelope, spec, self._outgoing.form(envelope), alone=alone)
-        if self._cancelled and (envelope.request_id in self._cancelled or (envelope.job and envelope.job in self._cancelled)):
+        if self._cancelled and _cancelled_as(envelope) in self._cancelled:
             self._settler.settle(job, Dropped())
             return job
         if envelope.part and envelope.status is not OK:  # an order to bring a blank
             self._settler.settle(job, Dropped())
             return job
         if envelope.missing:
-            self._spawn(self._settler.complete_partial(job))
+            self._attend(delivery, self._settler.complete_partial(job))
             return job
         self._jobs[delivery.ack_subject] = job
         if self.replica is not None and self.replica.concerns(job):
-            job.task = self._spawn(self._replicate(self.replica, job))
+            job.task = self._attend(delivery, self._replicate(self.replica, job))
         else:
             self._begin(job)
         return job
@@ -186,7 +186,7 @@ class Handler:
             self._finish(job, Output())  # the end of a stream: nothing to run
         elif self._opens_stream(job):
             job.stream = self._streams.open(job)
-            self._spawn(self._resume(job)) if job.attempt > 1 else self._run(job)
+            self._attend(job.delivery, self._resume(job)) if job.attempt > 1 else self._run(job)
         else:
             self._run(job)
 
@@ -201,6 +201,7 @@ class Handler:
         except Exception as error:
             outcome = self._processor.failure(error, job)
         if outcome is None:
+            job.task = None  # this one ends here
             self._begin(job)
             return
         if isinstance(outcome, Abandoned):
@@ -218,7 +219,7 @@ class Handler:
 
     def _run(self, job: Job) -> None:
         if job.spec is not None and job.spec.is_async and job.spec.batching is None:
-            job.task = self._spawn(self._run_async(job))
+            job.task = self._attend(job.delivery, self._run_async(job))
         else:
             self._runner.submit(job)
 
@@ -296,12 +297,25 @@ class Handler:
         if not name:  # what requests that belong to no job have for one
             return
         self._cancelled.add(name)
-        for job in [job for job in self._jobs.values() if name in (job.envelope.request_id, job.envelope.job)]:
+        for job in [job for job in self._jobs.values() if name == _cancelled_as(job.envelope)]:
             job.cancelled = True
             if job.stream is not None:
                 job.stream.hurry()
             elif job.task is not None:
-                job.task.cancel()
+                job.interrupt(job.task)
+
+    def _attend(self, delivery: Delivery, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that a delivery depends on. Should streamflow itself fail in it, the delivery is kept alive no longer."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and task.exception() is not None:
+                self._jobs.pop(delivery.ack_subject, None)
+                self._keepalive.release(delivery.ack_subject)
+                delivery.leave()
+
+        task = self._spawn(coroutine)
+        task.add_done_callback(ended)
+        return task
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -313,3 +327,9 @@ class Handler:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("a delivery was left to its redelivery", exc_info=task.exception())
+
+
+def _cancelled_as(envelope: Envelope) -> str:
+    """The name under which somebody may cancel it: its job's, or of what is not recorded its own. A dead letter that is put back has the id
+    of a request whose client may have left."""
+    return envelope.job if envelope.record else envelope.request_id

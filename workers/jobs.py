@@ -53,6 +53,10 @@ class Job:
         """Grows with every delivery of this request, also over its retries, which have a queue of their own."""
         return (self.envelope.retried << 40) + self.delivery.fencing_token
 
+    def interrupt(self, task: asyncio.Task[None]) -> None:
+        """Cancel its task once that has begun: before its first step it would run nothing at all, not even what settles the request."""
+        asyncio.get_running_loop().call_soon(task.cancel)
+
 
 class Output(NamedTuple):
     """The executor ran: a body in the job's `accept` form, and what it changed in the envelope."""

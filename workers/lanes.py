@@ -63,7 +63,7 @@ class Pace:
 
     def ended(self, seconds: float, ahead: int = 0) -> None:
         """One job took `seconds` from its start; `ahead` jobs should wait behind it whatever that means."""
-        self._mean_s += 0.1 * (seconds - self._mean_s)
+        self._mean_s += 0.1 * (max(0.0, seconds) - self._mean_s)
         if ahead != self._ahead or abs(self._mean_s - self._told_s) > WORTH * self._told_s:
             self._ahead = ahead
             self._told_s = self._mean_s
@@ -87,6 +87,7 @@ class Lanes:
         self._waiting: deque[Delivery] = deque()
         self._shares = 0.0
         self._more_online = False
+        self._is_advancing = False
         self._expected_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -133,9 +134,16 @@ class Lanes:
         self.advance()
 
     def advance(self) -> None:
-        """Let those of the bulk lane run whose turn it is."""
-        while self._waiting and self._may_run():
-            self._accept(self._waiting.popleft())
+        """Let those of the bulk lane run whose turn it is. One that is dropped is settled at once, which calls this again: then the loop
+        that is under way goes on."""
+        if self._is_advancing:
+            return
+        self._is_advancing = True
+        try:
+            while self._waiting and self._may_run():
+                self._accept(self._waiting.popleft())
+        finally:
+            self._is_advancing = False
 
     def _may_run(self) -> bool:
         assert self._bulk is not None

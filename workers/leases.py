@@ -25,7 +25,7 @@ _TERMS = struct.Struct("@iddd")
 _BEAT = struct.Struct("@d")  # monotonic seconds
 _END = struct.Struct("@Q")  # behind the last slot that was ever used
 _SIZES = struct.Struct("@IH")  # of two things that follow
-_SLOT = struct.Struct("@ddH494s")  # when the broker last heard of it, and its deadline, Unix seconds; bytes of its ack subject, 0 = free
+_SLOT = struct.Struct("@ddH494s")  # when the broker last heard of it (monotonic), its deadline (Unix); bytes of its ack subject, 0 = free
 _TIMES, _LENGTH = struct.Struct("@dd"), struct.Struct("@H")
 _LENGTH_AT = _TIMES.size
 _SUBJECT_AT = _LENGTH_AT + _LENGTH.size
@@ -75,7 +75,7 @@ class Leases:
                 return
             slot = self._slots[ack_subject] = self._free.pop() if self._free else self._new_slot()
         name = ack_subject.encode()
-        _SLOT.pack_into(self._memory, slot, time.time(), deadline, len(name), name)
+        _SLOT.pack_into(self._memory, slot, time.monotonic(), deadline, len(name), name)
 
     def _new_slot(self) -> int:
         slot, self._end = self._end, self._end + _SLOT.size
@@ -109,10 +109,10 @@ class Leases:
 
     def due(self, age_s: float) -> list[str]:
         """Ack subjects of what is within its deadline and was not heard of for `age_s`; the caller is about to tell of them."""
-        now, found = time.time(), []
+        now, wall, found = time.monotonic(), time.time(), []
         for slot in self._used():
             since, deadline = _TIMES.unpack_from(self._memory, slot)
-            if now - since >= age_s and not 0 < deadline < now and (subject := self._subject(slot)):
+            if now - since >= age_s and not 0 < deadline < wall and (subject := self._subject(slot)):
                 _TIMES.pack_into(self._memory, slot, now, deadline)
                 found.append(subject)
         return found

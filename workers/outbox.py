@@ -76,10 +76,9 @@ class Outbox:
                     stored = await self._checked_in(_in_the_clients_form(envelope), keep_s=keep_s)
                 else:
                     stored = await self._checked_in(envelope, shared=step.kind is Kind.ALL)
+                self.post(stored, (step,), graph, left)
             except StreamflowError as error:
                 left(error)
-                continue
-            self.post(stored, (step,), graph, left)
 
     async def _checked_in(self, envelope: Envelope, *, keep_s: float = 0.0, shared: bool = False) -> Envelope:
         """Later hops make room; a job, for which nobody waits, has the time."""

@@ -106,9 +106,10 @@ class Reducer:
             return None
         return [part if name == step.part else decode(present[name][1]) for name in step.expected]
 
-    async def lacks(self, part: Envelope, step: Step, names: Sequence[str]) -> bool:
-        """Whether one of `names` is not among the parts of `step` that wait."""
-        return any(found is None for found in await self._look(part, step, names))
+    async def waits_without(self, part: Envelope, step: Step, names: Sequence[str]) -> bool:
+        """Whether `part`, and not one of another run of its request, waits at `step`, and one of `names` does not."""
+        mine, *others = await self._look(part, step, [step.part, *names])
+        return mine is not None and decode(mine[1]).run == part.run and None in others
 
     async def _look(self, part: Envelope, step: Step, names: Sequence[str]) -> list[Found]:
         return await self._bus.last_messages(waiting(part, step)[0], [waiting(part, step, name)[1] for name in names])

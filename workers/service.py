@@ -92,7 +92,8 @@ class Worker:
 
     async def main(self, stop: Stop) -> int:
         self._report("loading", "")
-        self._executor = self._load()
+        with lifecycle.interruptible():
+            self._executor = self._load()
         self._name = subjects.token(self._settings.name or self._default_name(), "executor")
         try:
             return await self._serve(stop)
@@ -128,7 +129,9 @@ class Worker:
     async def _serve(self, stop: Stop) -> int:
         self._report("waiting", f"for the broker at {shown_url(self._settings.broker_url)}")
         self._settings = settings_for(self._settings, Role.WORKER, self._settings.flow, self._name)
-        bus = await Bus.connect(self._settings, f"worker {self._settings.flow}/{self._name}")
+        bus = await stop.unless(Bus.connect(self._settings, f"worker {self._settings.flow}/{self._name}"))
+        if bus is None:
+            return stop.code
         bus.on_closed(lambda: stop.set("the broker connection is gone for good", lifecycle.FAILED))
         try:
             flows = Flows(bus, self._settings.flow)
@@ -212,7 +215,7 @@ class Worker:
         return Pace(self._settings.concurrency, any(spec.is_async for spec in specs), max(map(first_ahead, specs), default=0))
 
     async def _handler_for(self, node: Node, bus: Bus, flows: Flows, keepalive: Keepalive, pace: Pace, stop: Stop) -> Handler:
-        replies = ReplySender(bus)
+        replies = ReplySender(bus, self._settings.flow)
         await replies.start()
         handler = Handler(
             self._me, bus, flows, self._invoker, replies, keepalive,

@@ -76,6 +76,7 @@ class Settler:
             log.exception("request %s is left to its redelivery", job.envelope.request_id)
             self._keepalive.release(job.delivery.ack_subject)
             job.over.set()
+            job.delivery.leave()
 
     def _carry_out(self, job: Job, outcome: Outcome, verdict: Verdict) -> None:
         if verdict.dead is not None:

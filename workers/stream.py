@@ -258,7 +258,7 @@ class Stream:
             self._wake()
         elif not self._interrupted:  # once: its `finally` may take some time
             self._interrupted = True
-            self.job.task.cancel()
+            self.job.interrupt(self.job.task)
 
     # what the broker has of it
 

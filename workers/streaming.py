@@ -25,7 +25,7 @@ from .stream import Stream
 log = logging.getLogger(__name__)
 
 PROBE_S = 1.0  # how often each stream is looked after, and its gateway asked if there is news: makes good what was lost on the way
-TURNS = 50  # in which all streams are asked about
+TURNS = 250  # in which all streams are looked after, at most: one that is alone needs one
 GIVE_UP_S = 15.0  # a gateway that is not there for so long does not come back
 
 Send = Callable[[Job, int, Output], None]  # job, position, one document
@@ -133,9 +133,10 @@ class Streams:
         """Each stream once in `PROBE_S`, not all at once: what a thousand of them ask would hold up everybody's requests."""
         while True:
             open_now = list(self._open)
-            for turn in range(TURNS):
-                await asyncio.sleep(PROBE_S / TURNS)
-                self._look_after_all(open_now[turn::TURNS])
+            turns = max(1, min(TURNS, len(open_now)))
+            for turn in range(turns):
+                await asyncio.sleep(PROBE_S / turns)
+                self._look_after_all(open_now[turn::turns])
 
     def _ask_all(self) -> None:
         """What was said to each other before may be lost."""

@@ -137,8 +137,10 @@ def _nested_column(column: list[Any], form: int) -> list[Any]:
 
 def _read(body: bytes | memoryview, *, trusted: bool = False) -> tuple[bytes, list[Any]]:
     """Fingerprint and block of a body."""
-    pairs_hook = None if trusted else _checked_map
-    message = msgpack.unpackb(body, strict_map_key=False, ext_hook=_unpack_ext, timestamp=3, object_pairs_hook=pairs_hook)
+    try:
+        message = msgpack.unpackb(body, strict_map_key=not trusted, ext_hook=_unpack_ext, timestamp=3)
+    except ValueError:  # keys that are not text, which have to be looked at, or nothing that can be read
+        message = msgpack.unpackb(body, strict_map_key=False, ext_hook=_unpack_ext, timestamp=3, object_pairs_hook=_checked_map)
     if not isinstance(message, list) or len(message) < 5 or message[0] != VERSION:
         raise InvalidInput(f"not a columns body of version {VERSION}")
     return message[1], message[2:5]
@@ -207,6 +209,8 @@ def _open(block: list[Any], depth: int) -> list[Any]:
         if len(content) != count or not all(isinstance(row, dict) for row in content):
             raise InvalidInput(f"{count} documents announced, {len(content)} rows found")
         return content
+    if count == 1 and isinstance(content, dict) and content and not nested:
+        return [content]
     if count == 1:
         content = {name: [value] for name, value in content.items()}
     columns = {name: _open_column(name, column, count, nested.get(name), depth) for name, column in content.items()}

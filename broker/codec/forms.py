@@ -15,6 +15,7 @@ from . import columns, json_form, protobuf
 from .plans import plan_of, rows_of
 from .tensors import Stack
 
+_ATOMS = frozenset({str, int, float, bool, bytes, type(None)})  # nothing lies in them
 Dump = Callable[[list[Any]], bytes]
 Load = Callable[[bytes | memoryview], list[Any]]
 
@@ -75,7 +76,8 @@ def load_rows(body: bytes | memoryview, content_type: str) -> list[Any]:
             if not isinstance(row, dict):
                 raise InvalidInput(f"data[{index}]: Input should be a document")
             for name, value in row.items():
-                check_depth(value, f"data[{index}].{name}", refuse=Stack)
+                if type(value) not in _ATOMS:
+                    check_depth(value, f"data[{index}].{name}", refuse=Stack)
         return rows
     except InvalidInput:
         raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import runpy
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -44,9 +45,8 @@ class Streamflow:
         return {"LOAD_FRAMEWORK": self.framework, "PYTHONPATH": module_path(SOURCES)}
 
     def versions(self) -> Mapping[str, str]:
-        scope: dict[str, str] = {}
-        exec((SOURCES / "streamflow" / "_version.py").read_text(), scope)
-        return {"streamflow": scope["__version__"]} | {name: _version(name) for name in PACKAGES}
+        version = runpy.run_path(str(SOURCES / "streamflow" / "_version.py"))["__version__"]
+        return {"streamflow": version} | {name: _version(name) for name in PACKAGES}
 
     def durability(self, server: Server) -> Mapping[str, str]:
         found = {"storage": self.storage, "answer": "does not wait for the publish-ack", "stream replicas": "1"}

@@ -57,7 +57,7 @@ class Flow(Orchestration, Crud[Any]):
 
         Without `needs` it follows the last executor that does not float; `needs="gateway"` starts a branch. `arguments` are those of Jina's
         `add`: replicas, shards, polling, when, floating, external, host, port, uses_with, uses_metas, uses_requests, uses_dynamic_batching,
-        py_modules, env, workspace, timeout_ready, no_reduce ...; besides retries, retry_on, max_deliver, partitions and allow_partial.
+        py_modules, env, workspace, timeout_ready, no_reduce ...; besides retries, retry_on, max_deliver and allow_partial.
         Raises `FlowError` for unknown or wrong arguments, and for an executor that does not fit in; it is not added then.
         """
         keywords = _set({"uses": uses, "name": name, "needs": needs, **arguments})

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from streamflow.broker.errors import StreamflowError
 
-from .config.build import host_of, ports_of, protocols_of
+from .config.addresses import host_of, ports_of, protocols_of
 from .config.check import check_keywords
 from .config.definition import Definition
 from .config.models import GatewayArguments
@@ -66,8 +66,6 @@ class Orchestration:
         """The checked arguments; not a copy."""
         return self._definition
 
-    # Where it listens.
-
     @property
     def name(self) -> str:
         return self._definition.name
@@ -116,8 +114,6 @@ class Orchestration:
         entry = details if path is None else {"path": path, **details}
         return self.config_gateway(expose_endpoints={**exposed, exec_endpoint: entry})
 
-    # Running.
-
     def spec(self) -> FlowSpec:
         """The checked, frozen form that the runtime starts. Raises `FlowError`."""
         return self._definition.spec(self._chosen_ports())
@@ -162,10 +158,8 @@ class Orchestration:
         with contextlib.suppress(KeyboardInterrupt):
             self._runtime.wait(stop_event)
 
-    # The implicit client, for tests and debugging.
-
     def client(self, **arguments: Any) -> Any:
-        """A new client for this flow's gateway (`streamflow.client.Client`)."""
+        """A new client for this flow's gateway (`streamflow.client.Client`), for tests and debugging."""
         # Lazy: brings docarray and gRPC.
         from .client import Client
 
@@ -187,8 +181,6 @@ class Orchestration:
             return False
         with self.client(asyncio=False) as client:
             return bool(client.is_flow_ready())
-
-    # Files.
 
     def save_config(self, path: str | Path) -> None:
         """Write the YAML that `load_config` reads back. Raises `FlowError` for arguments that are no plain values."""

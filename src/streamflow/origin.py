@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .config.build import ports_of, protocols_of
+from .config.addresses import ports_of, protocols_of
 from .config.ports import choose
 from .config.spec import FlowSpec, Origin
 from .deployment import Deployment

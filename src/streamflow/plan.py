@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
@@ -92,17 +92,17 @@ def make_plan(flow: Sealed, broker_url: str, ports: HeldPorts | None = None, lea
     waits = replace(task, name="settle", target=f"{TASKS}:settle")
     return Plan(
         tuple(places),
-        Place(waits, Role.SETTLE, "settle") if floats else None,
-        EARLY,
-        LATE,
-        partial(check_schemas, graph),
-        GRACE_S,
-        ports.close if ports is not None else lambda: None,
-        flow.origin.kind if flow.origin else "Flow",
-        flow.origin.path if flow.origin else "",
-        Place(replace(task, name="stage", options={**task.options, "current": False}), Role.TASK, "stage", None),
-        lambda gone: Place(replace(waits, options={**waits.options, "only": gone}), Role.TASK, "settle", None),
-        flow.sources,
+        settle=Place(waits, Role.SETTLE, "settle") if floats else None,
+        early=EARLY,
+        late=LATE,
+        check=partial(check_schemas, graph),
+        grace_s=GRACE_S,
+        release=ports.close if ports is not None else lambda: None,
+        kind=flow.origin.kind if flow.origin else "Flow",
+        flow_file=flow.origin.path if flow.origin else "",
+        stage=Place(replace(task, name="stage", options={**task.options, "current": False}), Role.TASK, "stage", None),
+        emptied=lambda gone: Place(replace(waits, options={**waits.options, "only": gone}), Role.TASK, "settle", None),
+        sources=flow.sources,
     )
 
 
@@ -155,11 +155,26 @@ def _logging(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _workers(spec: ExecutorSpec, graph: Graph, broker_url: str, sealed: bytes, leases: int | None) -> Iterator[Place]:
+    """A place for each replica of each shard."""
     from streamflow.broker.settings import WorkerSettings  # pydantic-settings, as above
 
-    shared: dict[str, Any] = {
-        "broker_url": broker_url,
-        "flow": graph.flow,
+    shared: dict[str, Any] = {"broker_url": broker_url, "flow": graph.flow, **_executor_settings(spec, WorkerSettings.model_fields)}
+    options = _worker_options(spec, sealed, leases)
+    inherit = () if leases is None else (leases,)
+    node = {name: value for name, value in graph.node(spec.name).to_dict().items() if name not in _NOT_OF_WORKERS}
+    for shard in range(spec.shards) if spec.shards > 1 else (-1,):
+        for replica in range(spec.replicas):
+            name = f"{spec.name}/rep-{replica}" if shard < 0 else f"{spec.name}/shard-{shard}/rep-{replica}"
+            env = environment(spec.env, max(shard, 0) * spec.replicas + replica)
+            settings = WorkerSettings(**shared, replica=replica, shard=shard)
+            child = Child(name, f"{TASKS}:work", settings, options, sealed, env, _logging(spec.options), inherit)
+            of_version = replace(child, options={**options, "flow_version": graph.version})
+            yield Place(of_version, Role.WORKER, spec.name, _seconds(spec.timeout_ready_ms), fingerprint=(child, node))
+
+
+def _executor_settings(spec: ExecutorSpec, known: Collection[str]) -> dict[str, Any]:
+    """What all workers of an executor are told of it; of its options those that are `known` to be settings."""
+    settings: dict[str, Any] = {
         "name": spec.name,
         "uses_with": dict(spec.uses_with),
         "uses_metas": dict(spec.uses_metas),
@@ -167,10 +182,13 @@ def _workers(spec: ExecutorSpec, graph: Graph, broker_url: str, sealed: bytes, l
         "uses_dynamic_batching": dict(spec.uses_dynamic_batching),
         "py_modules": list(spec.py_modules),
         "workspace": spec.workspace,
-        **{name: value for name, value in spec.options.items() if name in WorkerSettings.model_fields},
+        **{name: value for name, value in spec.options.items() if name in known},
     }
-    if spec.concurrency is not None:
-        shared["concurrency"] = spec.concurrency
+    return settings if spec.concurrency is None else {**settings, "concurrency": spec.concurrency}
+
+
+def _worker_options(spec: ExecutorSpec, sealed: bytes, leases: int | None) -> dict[str, Any]:
+    """Keywords of `tasks.work`."""
     options: dict[str, Any] = {"base_dir": str(spec.folder)}
     if not sealed:
         options["uses"] = spec.uses
@@ -182,16 +200,7 @@ def _workers(spec: ExecutorSpec, graph: Graph, broker_url: str, sealed: bytes, l
         options["reload"] = True
     if leases is not None:
         options["leases"] = leases
-    inherit = () if leases is None else (leases,)
-    node = {name: value for name, value in graph.node(spec.name).to_dict().items() if name not in _NOT_OF_WORKERS}
-    for shard in range(spec.shards) if spec.shards > 1 else (-1,):
-        for replica in range(spec.replicas):
-            name = f"{spec.name}/rep-{replica}" if shard < 0 else f"{spec.name}/shard-{shard}/rep-{replica}"
-            env = environment(spec.env, max(shard, 0) * spec.replicas + replica)
-            settings = WorkerSettings(**shared, replica=replica, shard=shard)
-            child = Child(name, f"{TASKS}:work", settings, options, sealed, env, _logging(spec.options), inherit)
-            of_version = replace(child, options={**options, "flow_version": graph.version})
-            yield Place(of_version, Role.WORKER, spec.name, _seconds(spec.timeout_ready_ms), fingerprint=(child, node))
+    return options
 
 
 def environment(given: Mapping[str, str], index: int) -> dict[str, str]:

@@ -47,6 +47,9 @@ def _http(target: str, host: str, port: int, tls: bool, timeout_s: float) -> Non
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, http.client.HTTPException) as error:
+        # HTTP/2 begins with a frame where a status line is expected; a connection that was closed instead is both kinds of error.
+        if isinstance(error, http.client.BadStatusLine) and not isinstance(error, OSError):
+            raise Unavailable("what answers there speaks no HTTP/1.1: a gRPC port takes grpc://") from error
         raise Unavailable(f"no answer: {error}") from error
     finally:
         connection.close()
@@ -84,7 +87,9 @@ def _grpc(target: str, host: str, port: int, tls: bool, timeout_s: float) -> Non
         try:
             answer = bytes(call(b"", timeout=timeout_s))
         except grpc.RpcError as error:
-            raise Unavailable(f"{error.code().name}: {error.details()}") from error
+            details = str(error.details())
+            hint = ": an HTTP port takes http:// or ws://" if "Failed parsing HTTP/2" in details else ""
+            raise Unavailable(f"{error.code().name}: {details}{hint}") from error
     if target in ("gateway", "executor"):
         if not answer.startswith(_SERVING):
             raise Unavailable("not serving")
@@ -103,7 +108,7 @@ def _nats(target: str, parts: SplitResult, timeout_s: float) -> None:
     if target in ("executor", "deployment"):
         raise InvalidInput(f"name the {target}: nats://{parts.netloc}/<flow>/<executor>")
     try:
-        with socket.create_connection((parts.hostname or "", parts.port or 4222), timeout=timeout_s) as link:
+        with socket.create_connection((parts.hostname or "", parts.port or DEFAULT_PORTS["nats"]), timeout=timeout_s) as link:
             greeting = link.recv(4)
     except OSError as error:
         raise Unavailable(f"no answer: {error}") from error

@@ -100,8 +100,6 @@ class Renewal:
         except StreamflowError as error:
             self._emit(Event(Kind.RESTART, str(error)))
 
-    # changed files
-
     def _look(self) -> None:
         self._next_look = time.monotonic() + LOOK_S
         changes = self._changes.look()

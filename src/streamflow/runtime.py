@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from streamflow.broker.errors import Code, RuntimeFailToStart
 
@@ -22,16 +22,13 @@ from .job import Job
 from .sealing import seal
 from .spawn import with_own_package
 
+if TYPE_CHECKING:
+    from .orchestration import StopEvent
+
 log = logging.getLogger(__name__)
 
 FACTORY = "streamflow.plan:prepare"
 LOOK_S = 0.2  # how often a foreign stop event is looked at
-
-
-class StopEvent(Protocol):
-    """`threading.Event`, `multiprocessing.Event`."""
-
-    def wait(self, timeout: float | None = None) -> bool: ...
 
 
 class LocalRuntime:

@@ -159,7 +159,7 @@ class Supervisor:
             self._renewal = Renewal(self, self._emit)
 
     def fail(self, text: str, code: Code, error: BaseException | None = None, *, detail: str = "") -> None:
-        if self._drain is not None:
+        if self._drain is not None or self._watch.has_stop():  # Ctrl-C reaches whom we wait for, too: the next turn stops
             return
         log.debug("start failed: %s", text, exc_info=error)
         self._code = exit_code(code)

@@ -82,7 +82,7 @@ class Watch:
             if key.data == "child":
                 yield key.fd
             elif key.data == "signals":
-                yield from self._caught()
+                yield from self._wakes(self._signals.recv(4096))
             else:
                 yield from self._told(key.fd)
 
@@ -93,13 +93,19 @@ class Watch:
             self._pidfd = os.pidfd_open(self._parent)
             self._selector.register(self._pidfd, selectors.EVENT_READ, "parent")
 
-    def _caught(self) -> Iterator[Wake]:
-        numbers = self._signals.recv(4096)
-        if signal.SIGCHLD in numbers:
-            yield Wake.CHILD
+    def has_stop(self) -> bool:
+        """Whether a signal to stop has come that `wait` has not yielded yet."""
+        with contextlib.suppress(BlockingIOError):
+            return any(wake in (Wake.STOP, Wake.INTERRUPT) for wake in self._wakes(self._signals.recv(4096, socket.MSG_PEEK)))
+        return False
+
+    def _wakes(self, numbers: bytes) -> Iterator[Wake]:
+        """What signals mean. Those to stop come first: a child may have died of the very same, which is then no failure."""
+        yield from (Wake.INTERRUPT for number in numbers if number == signal.SIGINT)
         yield from (Wake.STOP for number in numbers if number == signal.SIGTERM)
         yield from (Wake.STOP if self._hung_up() else Wake.RESTART for number in numbers if number == signal.SIGHUP)
-        yield from (Wake.INTERRUPT for number in numbers if number == signal.SIGINT)
+        if signal.SIGCHLD in numbers:
+            yield Wake.CHILD
 
     def _hung_up(self) -> bool:
         """Whether SIGHUP means that the terminal is gone, in which this was started."""

@@ -31,20 +31,20 @@ class JobBeside:
         finally:
             await bus.close()
 
-    async def _ended(self, timeout_s: float) -> float:
+    async def _ended(self) -> float:
         """Wait until every input has a result. Returns the seconds from its submission."""
         bus = await Bus.connect(BrokerSettings(broker_url=self.broker_url), "job")
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(300):
                 while (await jobs.progress(bus, self.job)).done < self.job.total:
                     await asyncio.sleep(0.5)
             return time.time() - self.job.created
         finally:
             await bus.close()
 
-    async def all_recorded(self, ledger: Path, timeout_s: float = 300.0) -> str:
+    async def all_recorded(self, ledger: Path) -> str:
         """Wait for the end of the job, compare what is stored with what was done; a line of figures."""
-        took_s = await self._ended(timeout_s)
+        took_s = await self._ended()
         names = [str(number) for number in range(self.job.total)]
         (await recorded(self.broker_url, self.job.id)).check(names)
         attempts = Done.read(ledger).attempts

@@ -134,13 +134,13 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-async def workers_killed(programs: Programs, requests: int, every_s: float, seed: int, in_flight: int = 64) -> Figures:
+async def workers_killed(programs: Programs, requests: int, every_s: float, seed: int) -> Figures:
     """Three replicas under `streamflow flow`, one killed every `every_s` seconds: every request is answered once and right."""
     ledger = programs.folder / "ledger"
     file = flow_file(programs.folder, "kills", [step("work", replicas=3, ledger=str(ledger), mark=MARK, pause_s=0.002)])
     program, addresses = programs.flow(file)
     killer = WorkerKiller(ledger, seed, spare=1)
-    load = Load(f"http://{addresses['http']}/run", in_flight)
+    load = Load(f"http://{addresses['http']}/run", 64)
     wanted = Until(requests, lambda: killer.kills >= 4)
     async with every(every_s, killer):
         seconds = await load.run(wanted)

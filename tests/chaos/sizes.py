@@ -1,6 +1,6 @@
 """How much each long test does. `make chaos` runs the size of every merge, `make chaos-night` (CHAOS_SIZE=night) a longer one.
 
-A single figure is set by its name: `CHAOS_P1_REQUESTS=100000 pytest tests/chaos/test_promises.py -k P1`.
+A single figure is set by its name: `CHAOS_P1_REQUESTS=100000 pytest tests/chaos/test_kills.py -k p1`.
 """
 
 from __future__ import annotations

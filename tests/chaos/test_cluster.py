@@ -7,6 +7,7 @@ election of a new leader: 4 to 9 s, fixed in NATS; `STREAMFLOW_OLD_NATS_SERVER` 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import time
@@ -16,10 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import nats.errors
 import pytest
 
+from load.drivers.http_client import BadAnswer
 from streamflow.broker import subjects
 from streamflow.broker.bus import Bus
 from streamflow.broker.flow import Graph, Node
@@ -30,18 +31,20 @@ from streamflow.broker.settings import BrokerSettings
 from streamflow.broker.topology import provision
 from streamflow.doctor.broker import examine
 from streamflow.doctor.verdict import Level
-from tests.e2e.checker import Done, Load, check, nothing_left
+from tests.e2e.checker import Done, Load, Seen, _seen, check, nothing_left
 from tests.e2e.programs import Programs
 from tests.waiting import eventually
 
 from .cluster import SIZE, Cluster
 from .scenarios import Parts, marked
+from .traffic import Traffic, traffic
 
 SECONDS = float(os.environ.get("STREAMFLOW_CLUSTER_S", "60"))
 SEED = int(os.environ.get("CHAOS_SEED", secrets.randbelow(1 << 31)))
 EVERY_S = 10.0
 AWAY_S = 5.0
 RATE = float(os.environ.get("STREAMFLOW_CLUSTER_RATE", "300"))
+MOST = int(20 * RATE)  # open at once: what is due in the longest silence that is thinkable
 SILENCE_S = 15.0  # an election of 9 s, and one more of a consumer's leader when the machine is busy
 LEFT_S = 6.0  # until a server that is cut off or frozen is left: 3 s, on a machine that does other things
 HEALTHY_S = 60.0
@@ -62,30 +65,39 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 
 class Paced(Load):
-    """An open loop: `RATE` requests a second, whatever becomes of those before."""
+    """An open loop: `RATE` requests a second, whatever becomes of those before, with as little work for this process as possible: one
+    that cannot keep up measures itself. So those that are due while `MOST` are open are not sent, but counted."""
+
+    unsent = 0
 
     async def run_while(self, work: Coroutine[Any, Any, None]) -> list[str]:
         """Send until `work` is done. Returns the names of what was sent; raises what `work` raises."""
         sent: list[str] = []
         task = asyncio.create_task(work)
-        started = time.monotonic()
-        connector = aiohttp.TCPConnector(limit=0)
-        async with (
-            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=self.timeout_s)) as session,
-            asyncio.TaskGroup() as group,
-        ):
+        started, due = time.monotonic(), 0
+        async with traffic(self.url) as requests, asyncio.TaskGroup() as group:
             while not task.done():
-                while len(sent) < (time.monotonic() - started) * RATE:
+                due += 1
+                if len(sent) - len(self.seen) < MOST:
                     sent.append(f"r{len(sent)}")
-                    group.create_task(self._one(session, sent[-1]))
-                await asyncio.sleep(0.005)
+                    group.create_task(self._one(requests, sent[-1]))
+                else:
+                    self.unsent += 1
+                await asyncio.sleep(max(0.0, started + due / RATE - time.monotonic()))  # also when late: answers are read in between
         task.result()
         return sent
 
-    async def _one(self, session: aiohttp.ClientSession, name: str) -> None:
-        self.seen.append(await self._ask(session, name))
+    async def _one(self, requests: Traffic, name: str) -> None:
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                status, body = await requests.post(json.dumps({"data": [{"id": name, "text": name}]}).encode())
+            seen = _seen(name, status, body, time.monotonic() - started)
+        except (OSError, BadAnswer, TimeoutError) as error:
+            seen = Seen(name, 0, detail=repr(error), seconds=time.monotonic() - started)
+        self.seen.append(seen)
         if self.on_answer is not None:
-            self.on_answer(self.seen[-1])
+            self.on_answer(seen)
 
 
 class Gaps:
@@ -138,9 +150,10 @@ class Run:
 
     def __str__(self) -> str:
         seconds = sorted(one.seconds for one in self.load.seen)
+        answers = dict(Counter(one.status for one in self.load.seen))
         return (
-            f"{len(self.sent)} requests, answers {dict(Counter(one.status for one in self.load.seen))}; p50 "
-            f"{1000 * seconds[len(seconds) // 2]:.1f} ms, p99 {seconds[int(0.99 * len(seconds))]:.2f} s, slowest {seconds[-1]:.2f} s"
+            f"{len(self.sent)} requests ({self.load.unsent} more were due), answers {answers}; "
+            f"p50 {1000 * seconds[len(seconds) // 2]:.1f} ms, p99 {seconds[int(0.99 * len(seconds))]:.2f} s, slowest {seconds[-1]:.2f} s"
         )
 
     async def check(self, cluster: Cluster, refused: frozenset[int] = frozenset()) -> None:

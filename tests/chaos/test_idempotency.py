@@ -36,11 +36,11 @@ async def recorded_once(broker_url: str, count: int) -> None:
     assert len(found) == count and set(found.values()) == {1}, f"{len(found)} of {count} recorded, {max(found.values())} times at most"
 
 
-async def queue_empty(broker_url: str, timeout_s: float = 120) -> None:
+async def queue_empty(broker_url: str) -> None:
     async def is_empty() -> bool:
         return not (await stream_states(broker_url))[QUEUE]["messages"]
 
-    await eventually(is_empty, timeout_s, "the queue is empty")
+    await eventually(is_empty, 120, "the queue is empty")
 
 
 async def test_a_gateway_dies_with_thousands_of_kept_requests_in_flight(programs: Programs, own_broker: EmbeddedBroker, say: Say) -> None:

@@ -88,15 +88,21 @@ class Traffic:
         return sum(answer.at <= end for answer in good(await self.closed(clients, seconds))) / seconds
 
     async def _ask(self, since: float, found: list[Answer]) -> None:
-        connection = await self._connection()
         status, body, sent = 0, b"", time()
         try:
-            status, body = await connection.post(self.body)
+            status, body = await self.post(self.body)
         except (OSError, BadAnswer):
             status = 0
         taken = perf_counter() - since
         found.append(Answer(monotonic(), taken, status, sent, time(), body) if status == 429 else Answer(monotonic(), taken, status))
-        self._idle.append((monotonic(), connection))
+
+    async def post(self, body: bytes) -> tuple[int, bytes]:
+        """Status and body of one answer. Raises `OSError`, `BadAnswer`."""
+        connection = await self._connection()
+        try:
+            return await connection.post(body)
+        finally:
+            self._idle.append((monotonic(), connection))
 
     async def _connection(self) -> Connection:
         """The one that was used last. Those that were not for long are closed: the server may be about to do so."""

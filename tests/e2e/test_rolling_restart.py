@@ -20,15 +20,15 @@ from streamflow import Client, Executor, Flow, requests
 from streamflow.broker.server import free_port
 from streamflow.gateways.fastapi import FastAPIBaseGateway
 
+from .meanwhile import Meanwhile
 from .programs import ROOT, Programs, addresses_of, environment_of, flow_file, step, until
-from .stream import Stream
 
 
 def test_all_processes_are_replaced_and_no_request_fails(programs: Programs, tmp_path: Path) -> None:
     file = flow_file(tmp_path, "rolling", [step("a", replicas=2), step("b", pause_s=0.05)])
     program, addresses = programs.flow(file)
     before = {process.pid for process in program.family() if "nats-server" not in process.name()}
-    with Stream(addresses["http"], on="/run") as requests:
+    with Meanwhile(addresses["http"], on="/run") as requests:
         until(lambda: len(requests.answers) > 20)
         for number in (1, 2):
             program.send(signal.SIGHUP)
@@ -63,12 +63,12 @@ class Nothing(Executor):
 def test_a_fastapi_gateway_of_ones_own_hands_its_port_over() -> None:
     with Flow(host="127.0.0.1", protocol="http").config_gateway(uses=Pid).add(uses=Nothing) as flow:
         (supervisor,) = (each for each in psutil.Process().children() if "streamflow.supervise" in each.cmdline())
-        with Stream(f"127.0.0.1:{flow.port}") as stream:
+        with Meanwhile(f"127.0.0.1:{flow.port}") as requests:
             for number in (1, 2, 3):
-                until(lambda count=number: len(stream.texts()) == count)
+                until(lambda count=number: len(requests.texts()) == count)
                 supervisor.send_signal(signal.SIGHUP)
-            until(lambda: len(stream.texts()) == 4)
-    assert stream.failures == []
+            until(lambda: len(requests.texts()) == 4)
+    assert requests.failures == []
 
 
 async def test_grpc_clients_do_not_notice(programs: Programs, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_connections_wait_for_the_next_gateway_when_one_was_killed(programs: Pro
         )
         gateway.kill()
         gateway.wait(10)
-        with Stream(addresses["http"], on="/run", clients=2) as requests:
+        with Meanwhile(addresses["http"], on="/run", clients=2) as requests:
             until(lambda stream=requests: len(stream.answers) > 5)
         assert requests.failures == []
 

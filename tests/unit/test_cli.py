@@ -12,9 +12,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
+import grpc
 import pytest
 from click.testing import CliRunner
 
@@ -257,6 +259,18 @@ def test_ping_of_a_silent_port_ends_in_time() -> None:
             )
 
 
+def test_ping_of_another_protocols_port_says_which_it_is(gateway: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ping", gateway.replace("http://", "grpc://"), "--attempts", "1"]) == exit_codes.FAILED
+    assert "an HTTP port takes http:// or ws://" in capsys.readouterr().err
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    assert main(["ping", f"http://127.0.0.1:{port}", "--attempts", "1"]) == exit_codes.FAILED
+    server.stop(None).wait(10)
+    assert "a gRPC port takes grpc://" in capsys.readouterr().err
+
+
 def test_ping_of_a_broker(broker: EmbeddedBroker, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ping", broker.url, "--attempts", "1"]) == 0
     assert main(["ping", "executor", broker.url, "--attempts", "1"]) == exit_codes.USAGE
@@ -328,3 +342,29 @@ def test_a_worker_whose_executor_fails_to_load_ends_with_1(tmp_path: Path) -> No
     assert done.returncode == exit_codes.FAILED
     assert "no weights" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+NOBODY = "nats://127.0.0.1:1"  # port 1 (tcpmux): nothing listens there
+
+
+def loading(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
+    """A worker whose executor's file is `lines`."""
+    (folder / "mine.py").write_text("\n".join(["import os, signal, time", *lines]))
+    return streamflow("worker", "--uses", "Mine", "--py-modules", str(folder / "mine.py"), "--broker", NOBODY)
+
+
+@pytest.mark.parametrize(("number", "code"), [("SIGINT", exit_codes.INTERRUPTED), ("SIGTERM", exit_codes.OK)])
+def test_a_worker_that_loads_for_long_ends_at_once_when_told(tmp_path: Path, number: str, code: int) -> None:
+    done = loading(tmp_path, f"os.kill(os.getpid(), signal.{number})", "time.sleep(20)", "raise RuntimeError('deaf')")
+
+    assert done.returncode == code, done.stderr
+    assert "Error" not in done.stderr
+
+
+def test_ctrl_c_while_modules_are_imported_is_the_end_whatever_they_make_of_it(tmp_path: Path) -> None:
+    """Libraries turn what interrupts their import into an ImportError of their own, as numpy does."""
+    raising = "    raise ImportError('the core cannot be imported') from error"
+    done = loading(tmp_path, "try:", "    os.kill(os.getpid(), signal.SIGINT)", "except BaseException as error:", raising)
+
+    assert done.returncode == exit_codes.INTERRUPTED, done.stderr
+    assert "Error" not in done.stderr

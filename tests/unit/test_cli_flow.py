@@ -24,7 +24,8 @@ from streamflow.broker import exit_codes
 from streamflow.broker.errors import FlowError, RuntimeFailToStart
 from streamflow.broker.server import free_port
 from streamflow.cli.app import main
-from streamflow.cli.flow import deployment, spec_of
+from streamflow.cli.flow import deployment, flow, spec_of
+from streamflow.cli.options import State
 from streamflow.flow import Flow
 
 SOON_S = 30.0
@@ -133,6 +134,14 @@ def test_a_flow_file_is_served_and_ctrl_c_ends_it(served: Served) -> None:
     assert served.stop(signal.SIGINT)[0] == exit_codes.INTERRUPTED
 
 
+def test_a_store_given_on_the_command_line_is_looked_for_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not beside the flow file, as one that is given in it."""
+    monkeypatch.chdir(tmp_path)
+    context = flow.make_context("flow", ["--uses", "flows/flow.yml", "--store", "data"], obj=State())
+
+    assert context.params["store"] == str(tmp_path / "data")
+
+
 def test_sigterm_ends_it_with_0(served: Served) -> None:
     served.banner()
 
@@ -163,11 +172,14 @@ def test_a_killed_broker_comes_back_with_its_data(served: Served) -> None:
 
 def test_machines_get_json_lines(tmp_path: Path) -> None:
     served = Served(tmp_path, log="json")
-    assert served.process.stderr is not None
-    line = json.loads(served.process.stderr.readline())
+    try:
+        assert served.process.stderr is not None
+        lines = map(json.loads, served.process.stderr)
+        line = next(line for line in lines if "addresses" in line)  # a slow start says before what it waits for
 
-    assert (line["message"], line["process"], line["addresses"]["http"][0]) == ("ready to serve", "streamflow", "127.0.0.1")
-    served.stop(signal.SIGTERM)
+        assert (line["message"], line["process"], line["addresses"]["http"][0]) == ("ready to serve", "streamflow", "127.0.0.1")
+    finally:
+        served.stop(signal.SIGTERM)
 
 
 @pytest.mark.feature("ER-01")

@@ -193,6 +193,13 @@ def test_arguments_without_meaning_here_load_with_a_warning(caplog: pytest.LogCa
     assert definition.spec([1]).executors[0].options["volumes"] == ["x:/y"]
 
 
+@pytest.mark.parametrize("name", ["tracing", "metrics", "monitoring", "allow_concurrent", "docker_kwargs", "force_update"])
+def test_what_nothing_reads_is_not_accepted_in_silence(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    value = "{a: b}" if name == "docker_kwargs" else "true"
+    load_flow(f"jtype: Flow\nexecutors:\n- name: a\n  {name}: {value}\n")
+    assert f"executors[0].{name}: accepted for Jina's files, has no effect" in caplog.text
+
+
 @pytest.mark.feature("YM-02", "SC-09")
 @pytest.mark.parametrize(
     "text",

@@ -24,6 +24,7 @@ from streamflow.job import Job
 from streamflow.pickling import dumps, loads
 from streamflow.report import PipeReport, Said, explain
 from streamflow.restarts import LONGEST_S, READY_STABLE_S, STABLE_S, Backoff, describe_exit
+from streamflow.watch import Wake, Watch
 
 
 def test_back_off_doubles_from_a_tenth_of_a_second_to_ten() -> None:
@@ -68,6 +69,18 @@ def test_ends_are_told_in_words(script: str, text: str) -> None:
 
 def test_an_end_by_an_unknown_signal_is_told_by_number() -> None:
     assert describe_exit(signal.SIGRTMIN + 1) == f"was killed by signal {signal.SIGRTMIN + 1}"
+
+
+@pytest.mark.parametrize(("number", "wake"), [(signal.SIGINT, Wake.INTERRUPT), (signal.SIGTERM, Wake.STOP)])
+def test_a_signal_to_stop_comes_before_the_children_that_died_of_it(number: signal.Signals, wake: Wake) -> None:
+    with Watch() as watch:
+        assert not watch.has_stop()
+        os.kill(os.getpid(), signal.SIGCHLD)
+        assert not watch.has_stop()
+        os.kill(os.getpid(), number)
+        assert watch.has_stop()
+        assert list(watch.wait(0)) == [wake, Wake.CHILD]
+        assert not watch.has_stop()
 
 
 def test_an_event_survives_its_line() -> None:

@@ -72,10 +72,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except StreamflowError as error:
-        return tell(error, state)
+        return INTERRUPTED if was_interrupted(error) else tell(error, state)
     except Exception as error:
+        if was_interrupted(error):
+            return INTERRUPTED
         tell(error, state)
         return FAILED
+
+
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what `error` came of: libraries make errors of their own of it, numpy's import an ImportError."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def tell(error: Exception, state: State) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -11,17 +10,14 @@ from typing import Any
 import click
 
 from streamflow.broker import bucket, dead_letters
-from streamflow.broker.accounts import settings_for
 from streamflow.broker.bus import Bus
 from streamflow.broker.dead_letters import DeadLetter, Retried
 from streamflow.broker.errors import InvalidInput, StreamflowError
 from streamflow.broker.exit_codes import FAILED, OK
-from streamflow.broker.permissions import Role
-from streamflow.broker.settings import BrokerSettings
 
-from .options import broker_url, common, flag, given
+from .operating import operate
+from .options import broker_url, common, flag
 
-CONNECT_S = 5.0
 _HEADER = ("ID", "EXECUTOR", "REQUEST", "JOB", "ATTEMPTS", "WHEN", "ERROR")
 _SHOWN = 60
 
@@ -148,16 +144,11 @@ def _each(url: str | None, flow: str, chosen: _Chosen, act: Callable[[Bus, DeadL
 
 
 def _run(url: str | None, flow: str, do: Callable[[Bus], Awaitable[int]]) -> int:
-    async def connected() -> int:
-        settings = BrokerSettings(**given({"broker_url": url, "connect_wait_s": CONNECT_S}))
-        bus = await Bus.connect(settings_for(settings, Role.OPERATOR, flow), "dlq")
-        try:
-            await bucket.require(bus, flow)
-            return await do(bus)
-        finally:
-            await bus.close()
+    async def of_flow(bus: Bus) -> int:
+        await bucket.require(bus, flow)
+        return await do(bus)
 
-    return asyncio.run(connected())
+    return operate(url, flow, "dlq", of_flow)
 
 
 async def _documents(bus: Bus, letter: DeadLetter) -> Any:

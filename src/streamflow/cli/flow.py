@@ -26,7 +26,7 @@ def _flow_flags(function: Any) -> Any:
         (
             flag("--name", metavar="NAME", env="STREAMFLOW_FLOW", help="Name on the broker, over that of the file."),
             broker_url,
-            flag("--store", type=click.Path(file_okay=False), help="Folder in which the own broker keeps its data."),
+            flag("--store", type=click.Path(file_okay=False, resolve_path=True), help="Folder in which the own broker keeps its data."),
             flag("--workspace", metavar="DIR", help="Folder for the executors' own files."),
             flag("--reload", is_flag=True, default=None, help="Follow changes of the file and of the executors' sources."),
             flag("--timeout-ready", type=int, metavar="MS", help="Milliseconds an executor may take to load; -1 = for ever."),

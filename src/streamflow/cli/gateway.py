@@ -9,8 +9,10 @@ import click
 
 from streamflow import logs
 from streamflow.broker.settings import BrokerSettings, GatewaySettings, Listen
-from streamflow.config.build import gateway_spec, host_of, ports_of
+from streamflow.config.addresses import host_of, ports_of
+from streamflow.config.build import gateway_spec
 from streamflow.config.check import check_keywords
+from streamflow.config.definition import DEFAULT_NAME
 from streamflow.config.gateway_file import unfolded
 from streamflow.config.load import jtype_of, read_source
 from streamflow.config.models import GatewayArguments
@@ -80,5 +82,5 @@ def _of_class(uses: str, flow: str | None, flags: dict[str, Any], own: dict[str,
     folder = Path.cwd()
     arguments = unfolded(check_keywords(GatewayArguments, {**flags, "uses": uses}, "gateway").given(), folder)
     spec = gateway_spec(arguments, folder, choose(ports_of(arguments), host_of(arguments)))
-    child = gateway_child(spec, flow or "default", url, **own)
+    child = gateway_child(spec, flow or DEFAULT_NAME, url, **own)
     return serve(child.settings, report=say, **child.options)

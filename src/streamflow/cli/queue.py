@@ -10,21 +10,18 @@ from typing import Any
 
 import click
 
-from streamflow.broker.accounts import settings_for
 from streamflow.broker.bus import Bus
 from streamflow.broker.errors import InvalidInput
 from streamflow.broker.exit_codes import OK
-from streamflow.broker.permissions import Role
 from streamflow.broker.purge import purge as empty
 from streamflow.broker.queues import FOR_EVER_S, QueueInfo, list_queues, select, with_workers
 from streamflow.broker.queues import pause as pause_queue
 from streamflow.broker.queues import resume as resume_queue
-from streamflow.broker.settings import BrokerSettings
 
-from .options import broker_url, common, flag, given
+from .operating import operate
+from .options import broker_url, common, flag
 
 WATCH_S = 1.0
-CONNECT_S = 5.0
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _HEADER = ("FLOW", "EXECUTOR", "LANE", "LAG", "PENDING", "RUNNING", "REDELIVERED", "OLDEST", "BYTES", "WORKERS", "STATE")
 
@@ -129,18 +126,7 @@ def purge(target: str, lane: str, yes: bool, broker_url: str | None) -> int:
 
 
 def _run(url: str | None, target: str, do: Callable[[Bus], Awaitable[None]]) -> int:
-    """`do` on a connection, with the operator's key of the flow where the credentials are a folder of keys."""
-    settings = BrokerSettings(**given({"broker_url": url, "connect_wait_s": CONNECT_S}))
-    flow = target.partition("/")[0]
-
-    async def connected() -> None:
-        bus = await Bus.connect(settings_for(settings, Role.OPERATOR, flow) if flow else settings, "queue")
-        try:
-            await do(bus)
-        finally:
-            await bus.close()
-
-    asyncio.run(connected())
+    operate(url, target.partition("/")[0], "queue", do)
     return OK
 
 

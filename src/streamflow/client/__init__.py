@@ -1,4 +1,4 @@
-"""The Python client: `Client(host, port, protocol)` for gRPC, HTTP and WebSocket, against a streamflow or a Jina gateway."""
+"""The Python client: `Client(host, port, protocol)` of a streamflow or Jina gateway (gRPC, HTTP, WebSocket), or of the broker itself."""
 
 from __future__ import annotations
 
@@ -63,10 +63,11 @@ def Client(
     asyncio: bool = False,
     **options: Unpack[ClientOptions],
 ) -> SyncClient | AsyncClient:
-    """A client for the gateway at `host`; nothing connects before the first call.
+    """A client for the gateway, or the broker, at `host`; nothing connects before the first call.
 
-    `host`: a name, or a URL with one of the schemes grpc, http, ws, grpcs, https, wss, with or without port.
-    `port` defaults to 80, with TLS 443. `protocol`: 'grpc' (default), 'http', 'websocket'. `asyncio=True` gives an `AsyncClient`. Options:
+    `host`: a name, or a URL with one of the schemes grpc, http, ws, grpcs, https, wss, with or without port; nats://host:4222/flow asks
+    the workers of a flow without a gateway. `port` defaults to 80, with TLS 443. `protocol`: 'grpc' (default), 'http', 'websocket'.
+    `asyncio=True` gives an `AsyncClient`. Options:
 
     - `tls`: encrypt, where no scheme says so; `tls_ca`: a PEM file of certificates to trust instead of the system's; `tls_cert` and
       `tls_key`: PEM files that say who the client is

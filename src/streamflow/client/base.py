@@ -18,6 +18,7 @@ from streamflow.jobs.calls import JobCalls
 from .address import Address, Protocol, parse
 from .connections import Connections
 from .errors import BadArguments, RequestTimeout
+from .headers import CONSISTENCY, KEEP
 from .inputs import resolve
 from .plain import parameters_of
 from .plan import Callback, Pairs, Parameters, Post, checked_timeout
@@ -36,9 +37,6 @@ One = TypeVar("One")  # what submit() gives
 Many = TypeVar("Many")  # what jobs() gives
 Handle = TypeVar("Handle")  # what job() gives
 _log = logging.getLogger(__name__)
-
-CONSISTENCY = "x-streamflow-consistency"  # header or metadata
-KEEP = "x-streamflow-keep"
 
 
 class ClientBase(Crud[Result], JobCalls[One, Many, Handle], Generic[Result, Documents, One, Many, Handle]):
@@ -242,7 +240,8 @@ class ClientBase(Crud[Result], JobCalls[One, Many, Handle], Generic[Result, Docu
 def _maker(address: Address, proxy: bool, grpc_channel_options: Any) -> Callable[[], Transport]:
     # Each protocol's library takes 0.1 to 0.3 s to import, so only the one that is used gets imported.
     if address.protocol is Protocol.GRPC:
-        from .grpc_ import GrpcTransport, channel_options
+        from .grpc_ import GrpcTransport
+        from .grpc_channel import channel_options
 
         options = channel_options(grpc_channel_options)
         return lambda: GrpcTransport(address, options, proxy)

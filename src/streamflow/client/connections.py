@@ -28,7 +28,10 @@ class Connections:
         transport = self._make()
         keeper = loop.create_task(_keep(transport), name="streamflow connection")
         self._open[loop] = (transport, keeper)
-        weakref.finalize(self, _let_go, weakref.ref(loop), weakref.ref(keeper)).atexit = False
+        # The collector of cycles would take a task that only the client knows of together with it, before it could close anything.
+        forgotten = weakref.finalize(self, _let_go, keeper)
+        forgotten.atexit = False
+        keeper.add_done_callback(lambda _: forgotten.detach())
         return transport
 
     async def close(self) -> None:
@@ -46,8 +49,8 @@ async def _keep(transport: Transport) -> None:
         await transport.close()
 
 
-def _let_go(loop: weakref.ref[asyncio.AbstractEventLoop], keeper: weakref.ref[asyncio.Task[None]]) -> None:
+def _let_go(keeper: asyncio.Task[None]) -> None:
     """The client was collected while its loop runs on."""
-    home, task = loop(), keeper()
-    if home is not None and task is not None and not home.is_closed():
-        home.call_soon_threadsafe(task.cancel)
+    loop = keeper.get_loop()
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(keeper.cancel)

@@ -89,8 +89,8 @@ def error_of(status: Status, request_id: str, place: str = "") -> StreamflowErro
 
 
 def named_status(name: str, description: str, args: tuple[str, ...] = (), stacks: tuple[str, ...] = (), executor: str = "") -> Status:
-    """The status of an error in Jina's form, which has no codes: what no executor raised is known by the name of its class."""
-    code = Code.EXECUTOR_ERROR if executor else _NAMED.get(name, Code.EXECUTOR_ERROR)
+    """The status of an error in Jina's form, which has no codes: what no executor raised, and so has no traceback, is known by its name."""
+    code = Code.EXECUTOR_ERROR if executor and stacks else _NAMED.get(name, Code.EXECUTOR_ERROR)
     return Status(code, description, name, args, stacks, executor)
 
 

@@ -11,63 +11,30 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
 from grpc import aio
 
-from streamflow.broker.errors import (
-    AlreadyExists,
-    Cancelled,
-    InvalidInput,
-    NotFound,
-    Overloaded,
-    PermissionDenied,
-    StreamflowError,
-    TooLarge,
-    Unauthenticated,
-)
+from streamflow.broker.errors import StreamflowError
 from streamflow.gateway.proto import shallow_pb2 as jina
 from streamflow.gateway.proto import streamflow_pb2 as own
 from streamflow.jobs.grpc_ import GrpcJobs
 
 from .address import Address
-from .errors import BadArguments, RequestTimeout, ServerUnavailable
+from .errors import BadArguments, ServerUnavailable
+from .grpc_channel import compression, open_channel
+from .grpc_errors import error_class
 from .results import DataRequest
 from .stream_link import StreamLink
 from .task_link import TaskLink
-from .tls import TlsFiles
-from .transport import BROKER_ONLY, CONNECT_S, Ask, Link, Metadata, Outgoing
+from .transport import BROKER_ONLY, Ask, Link, Metadata, Outgoing
 from .wires import JinaWire, OwnWire, Wire, status_of
 
-_OPTIONS: dict[str, Any] = {
-    "grpc.max_send_message_length": -1,
-    "grpc.max_receive_message_length": -1,
-    # gRPC waits up to two minutes before it tries again; a caller's own back-off decides that here.
-    "grpc.initial_reconnect_backoff_ms": 100,
-    "grpc.max_reconnect_backoff_ms": 1000,
-    "grpc.min_reconnect_backoff_ms": round(CONNECT_S * 1000),  # also how long one attempt to connect may take
-    "grpc.use_local_subchannel_pool": 1,
-}
-# What a server that was killed leaves behind, and what grpc.aio says when it was about to write to a stream that has just ended.
-_BROKEN = ("RST_STREAM", "Internal error from Core")
 BUNDLE_BYTES = 1 << 17  # of requests in one message, or waiting to be sent
 _RESULT = "/streamflow.v1.Streamflow/Result"
 _DRY_RUN = "/jina.JinaGatewayDryRunRPC/dry_run"
-_ERRORS: dict[grpc.StatusCode, type[StreamflowError]] = {
-    grpc.StatusCode.UNAVAILABLE: ServerUnavailable,
-    grpc.StatusCode.DEADLINE_EXCEEDED: RequestTimeout,
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidInput,
-    grpc.StatusCode.NOT_FOUND: NotFound,
-    grpc.StatusCode.UNIMPLEMENTED: NotFound,
-    grpc.StatusCode.ALREADY_EXISTS: AlreadyExists,
-    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
-    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Overloaded,
-    grpc.StatusCode.CANCELLED: Cancelled,
-}
 
 
 class GrpcTransport:
@@ -75,11 +42,7 @@ class GrpcTransport:
 
     def __init__(self, address: Address, options: dict[str, Any], proxy: bool = False) -> None:
         self.address = address
-        merged = _OPTIONS | {"grpc.enable_http_proxy": int(proxy)} | options
-        if address.tls:
-            self.channel = aio.secure_channel(address.target, _credentials(address.files), list(merged.items()))
-        else:
-            self.channel = aio.insecure_channel(address.target, list(merged.items()))
+        self.channel = open_channel(address, options, proxy)
         self._own: bool | None = None  # None = not asked yet
         self._asking = asyncio.Lock()
 
@@ -155,20 +118,10 @@ class GrpcTransport:
 
     def translate(self, error: aio.AioRpcError) -> StreamflowError:
         """Our class for a call that ended with an error; forgets which interface the server has when the connection failed."""
-        code, details = error.code(), error.details() or ""
-        kind = _ERRORS.get(code, StreamflowError)
-        if code in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN) and any(sign in details for sign in _BROKEN):
-            kind = ServerUnavailable
-        if code is grpc.StatusCode.CANCELLED and details in (
-            "",
-            "CANCELLED",
-        ):  # by a server that stops, or with the channel: nobody said why
-            kind = ServerUnavailable
-        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-            kind = TooLarge
+        kind = error_class(error)
         if kind is ServerUnavailable:
             self._own = None
-        return kind(f"{self.address}: {code.name}: {details}")
+        return kind(f"{self.address}: {error.code().name}: {error.details() or ''}")
 
 
 class _UnaryLink(TaskLink):
@@ -271,28 +224,6 @@ class _StreamLink(StreamLink):
         self._outbox.clear()
         self._outbox_bytes = 0
         self._arrived.clear()
-
-
-def channel_options(given: Any) -> dict[str, Any]:
-    """`grpc_channel_options` as a dict or as the pairs that gRPC itself takes. Raises `BadArguments` otherwise."""
-    try:
-        return dict(given or {})
-    except (TypeError, ValueError):
-        raise BadArguments(f"grpc_channel_options: expected a dict or a list of pairs, got {given!r}") from None
-
-
-def compression(name: str | None) -> grpc.Compression:
-    """The gRPC constant for `None`, 'Gzip' or 'Deflate', in any case. Raises `BadArguments` for others."""
-    known = {item.name.lower(): item for item in grpc.Compression} | {"none": grpc.Compression.NoCompression}
-    found = known.get((name or "none").lower())
-    if found is None:
-        raise BadArguments(f"compression {name!r}: use 'Gzip' or 'Deflate'")
-    return found
-
-
-def _credentials(files: TlsFiles) -> grpc.ChannelCredentials:
-    files.context()  # says in its own words what is wrong with them, where gRPC would only fail to connect
-    return grpc.ssl_channel_credentials(*(Path(path).read_bytes() if path else None for path in (files.ca, files.key, files.cert)))
 
 
 def _metadata(ask: Ask) -> Metadata:

@@ -21,6 +21,7 @@ from streamflow.jobs.http_ import HttpJobs
 
 from .address import Address
 from .errors import BadArguments, RequestTimeout, ServerUnavailable
+from .headers import REQUEST_ID, timeout_of
 from .json_wire import error_from, is_ours, json_object, response
 from .plain import plain, to_json
 from .results import DataRequest, Header, Parts
@@ -31,17 +32,18 @@ from .transport import BROKER_ONLY, CONNECT_S, Ask, Link, Metadata, Outgoing
 _UNLISTED = (404, 405)
 _UNDER_WAY = 202
 FIRST_LOOK_S, LONGEST_LOOK_S = 0.02, 1.0
+MOST_CONNECTIONS = 100
 _HEADERS = {"content-type": "application/json", "accept": "application/json"}
 
 
 class HttpTransport:
-    """See `transport.Transport`. At most `connections` requests are on the wire at once; more wait here."""
+    """See `transport.Transport`. At most `MOST_CONNECTIONS` requests are on the wire at once; more wait here."""
 
-    def __init__(self, address: Address, proxy: bool = False, connections: int = 100) -> None:
+    def __init__(self, address: Address, proxy: bool = False) -> None:
         self.address = address
         self._base = f"http{'s' if address.tls else ''}://{address.target}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=connections, ssl=address.files.context() if address.files else True),
+            connector=aiohttp.TCPConnector(limit=MOST_CONNECTIONS, ssl=address.files.context() if address.files else True),
             timeout=aiohttp.ClientTimeout(total=None),
             trust_env=proxy,
             auto_decompress=True,
@@ -54,14 +56,14 @@ class HttpTransport:
         return _HttpLink(self, ask)
 
     async def stream(self, ask: Ask, request: Outgoing) -> AsyncGenerator[DataRequest, None]:
-        headers = {**_headers(ask), "accept": "text/event-stream", "x-request-id": request.request_id}
+        headers = {**_headers(ask), "accept": "text/event-stream", REQUEST_ID: request.request_id}
         url = f"{self._base}{self.path(ask.endpoint)}"
         timeout = aiohttp.ClientTimeout(total=ask.timeout_s, sock_connect=CONNECT_S)
         try:
             async with self._session.get(url, data=_document(ask, request), headers=headers, timeout=timeout) as reply:
                 if reply.status >= 300:
                     raise error_from(reply.status, json_object(await reply.read()), request.request_id)
-                if _is_more_than_a_document(ask) and "x-request-id" not in reply.headers:
+                if _is_more_than_a_document(ask) and REQUEST_ID not in reply.headers:
                     raise StreamflowError(f"{self.address}: this server takes no parameters for a stream over HTTP: use gRPC")
                 async for name, data in events(reply.content.iter_any()):
                     part = _part(name, data, ask, request)
@@ -180,10 +182,7 @@ def _part(name: str, data: str, ask: Ask, request: Outgoing) -> DataRequest | No
 
 
 def _headers(ask: Ask) -> dict[str, str]:
-    headers = {**_HEADERS, **ask.trace, **dict(ask.metadata)}
-    if ask.timeout_s:
-        headers["x-streamflow-timeout-ms"] = str(ask.timeout_s * 1000)
-    return headers
+    return {**_HEADERS, **ask.trace, **dict(ask.metadata), **dict(timeout_of(ask))}
 
 
 def _is_more_than_a_document(ask: Ask) -> bool:

@@ -19,16 +19,16 @@ from streamflow.broker.settings import BrokerSettings
 from streamflow.gateway.dispatch import Call, Dispatcher
 from streamflow.gateway.keeping import is_pending
 from streamflow.gateway.wishes import Wishes
-from streamflow.jobs.nats_ import NatsJobs, parts_of
+from streamflow.jobs.nats_ import NatsJobs
 
 from .address import Address
+from .envelopes import parts_of
 from .errors import BadArguments, ServerUnavailable
 from .plain import plain
 from .results import DataRequest
 from .task_link import TaskLink
-from .transport import Ask, Link, Metadata, Outgoing
+from .transport import CONNECT_S, Ask, Link, Metadata, Outgoing
 
-_CONNECT_S = 3.0
 _POLL_S = 0.02
 
 
@@ -82,7 +82,7 @@ class NatsTransport:
         async with self._opening:
             place = f"{role}/{flow}"
             if place not in self._buses:
-                given = BrokerSettings(broker_url=self.address.broker_url, connect_wait_s=_CONNECT_S)
+                given = BrokerSettings(broker_url=self.address.broker_url, connect_wait_s=CONNECT_S)
                 if self.address.files.ca:
                     given = given.model_copy(update={"tls_ca": self.address.files.ca})
                 try:

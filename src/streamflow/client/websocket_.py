@@ -22,6 +22,7 @@ from streamflow.gateway.proto import shallow_pb2 as jina
 
 from .address import Address
 from .errors import BadArguments, RequestTimeout, ServerUnavailable
+from .headers import timeout_of
 from .json_wire import json_object, response
 from .plain import plain, to_json
 from .results import DataRequest
@@ -160,8 +161,7 @@ class _SocketLink(StreamLink):
 
 
 def _headers(ask: Ask) -> Metadata:
-    timeout = (("x-streamflow-timeout-ms", str(ask.timeout_s * 1000)),) if ask.timeout_s else ()
-    return (*ask.metadata, *ask.trace.items(), *timeout)
+    return (*ask.metadata, *ask.trace.items(), *timeout_of(ask))
 
 
 def _question(ask: Ask, request: Outgoing) -> bytes:

@@ -4,50 +4,44 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Protocol
 
+from streamflow import logs
 from streamflow.broker.errors import FlowError
 from streamflow.broker.flow import Graph, Node, Polling
 
-from .models import ExecutorFile
-from .spec import ExecutorSpec, FlowSpec, GatewaySpec, ListenAt, Origin, Uses
+from .addresses import addresses_of, host_of, protocols_of, warn_of_addresses
+from .models import ExecutorFile, Given
+from .spec import TIMEOUT_READY_MS, ExecutorSpec, FlowSpec, GatewaySpec, ListenAt, Origin, Uses
 
 log = logging.getLogger(__name__)
-Given = dict[str, Any]
 
-DEFAULT_PROTOCOL = "grpc"
 YAML_SUFFIXES = (".yml", ".yaml", ".jaml")
-_HERE = frozenset({"0.0.0.0", "127.0.0.1", "localhost", "::", "::1"})
 BRIDGE = "streamflow.bridge.Bridge"
 _NODE_AS_GIVEN = (
-    "replicas", "shards", "when", "floating", "external_flow", "external_executor", "no_reduce", "partitions", "allow_partial",
-    "stateful", "retries", "backoff_s", "max_backoff_s", "max_deliver", "ack_wait_s",
-    "timeout_run_s",
+    "replicas", "shards", "when", "floating", "external_flow", "external_executor", "no_reduce", "allow_partial", "stateful",
+    "retries", "backoff_s", "max_backoff_s", "max_deliver", "ack_wait_s", "timeout_run_s",
 )  # fmt: skip
 _EXECUTOR_AS_GIVEN = (
-    "uses_with",
-    "uses_metas",
-    "uses_requests",
-    "uses_dynamic_batching",
-    "replicas",
-    "shards",
-    "concurrency",
-    "env",
-    "workspace",
-)
+    "uses_with", "uses_metas", "uses_requests", "uses_dynamic_batching", "replicas", "shards", "concurrency", "env", "workspace",
+)  # fmt: skip
 _GATEWAY_AS_GIVEN = (
     "prefetch", "title", "description", "cors", "no_debug_endpoints", "no_crud_endpoints", "expose_graphql_endpoint", "uvicorn_kwargs",
     "grpc_server_options", "compression", "allow_anonymous", "fair_in_flight", "allowed_origins", "header_timeout_s", "body_timeout_s",
     "admin_port", "admin_host", "uses", "uses_with", "env",
 )  # fmt: skip
 _GATEWAY_FILES = ("ssl_certfile", "ssl_keyfile", "ssl_ca", "auth_file")
-_SHARING = {"http", "websocket"}  # one listener speaks both
-_FLOW_OPTIONS = ("log_config", "log_level", "quiet", "quiet_error", "suppress_root_logging")
+_OF_NODE = frozenset({*_NODE_AS_GIVEN, "name", "needs", "external", "polling", "retry_on", "queue"})  # what a `Node` has fields for
+_OF_EXECUTOR = _OF_NODE - {"external"} | {*_EXECUTOR_AS_GIVEN, "uses", "py_modules", "extra_search_paths", "timeout_ready"}
+_OF_GATEWAY = frozenset({
+    *_GATEWAY_AS_GIVEN, *_GATEWAY_FILES, "host", "port", "protocol", "expose_endpoints", "py_modules", "timeout_send", "timeout_ready",
+})  # fmt: skip
 
 
-class Source(Protocol):
-    """What `build_spec` needs to know of the definition besides the arguments."""
+class FlowFacts(Protocol):
+    """What `build_spec` needs to know of a definition besides the arguments of its parts."""
 
     shared: Given
     folder: Path
@@ -70,35 +64,31 @@ def node_of(given: Given) -> Node:
         external=bool(given.get("external")) and not hosts,
         hosts=hosts,
         retry_on=tuple(given.get("retry_on", ())),
-        timeout_ready_ms=given.get("timeout_ready", 600_000),
-        options={
-            name: value
-            for name, value in given.items()
-            if name not in (*_NODE_AS_GIVEN, "name", "needs", "external", "polling", "retry_on", "queue")
-        },
+        timeout_ready_ms=given.get("timeout_ready", TIMEOUT_READY_MS),
+        options=_without(given, _OF_NODE),
         **known,
     )
 
 
-def build_spec(graph: Graph, executors: list[Given], gateway: Given, source: Source, ports: list[int]) -> FlowSpec:
+def build_spec(graph: Graph, executors: list[Given], gateway: Given, flow: FlowFacts, ports: list[int]) -> FlowSpec:
     """The finished flow. Raises `FlowError` for files that do not exist and ports that do not fit the protocols."""
     for given in executors:
-        _warn_of_addresses(given)
-    broker = source.shared.get("broker")
-    if not source.shared.get("name") and ((broker and broker.url) or os.environ.get("STREAMFLOW_BROKER_URL")):
+        warn_of_addresses(given)
+    broker = flow.shared.get("broker")
+    if not flow.shared.get("name") and ((broker and broker.url) or os.environ.get("STREAMFLOW_BROKER_URL")):
         log.warning("this flow has no name, so it is %r on a broker that others may use too: give it one", graph.flow)
     store = broker.store if broker else None
     return FlowSpec(
         graph,
-        tuple(_spec_of(given, source.folder) for given in executors if not given.get("external") or addresses_of(given)),
-        gateway_spec(gateway, source.folder, ports),
+        tuple(_spec_of(given, flow.folder) for given in executors if not given.get("external") or addresses_of(given)),
+        gateway_spec(gateway, flow.folder, ports),
         broker_url=broker.url if broker else None,
-        store=source.folder / store if store else None,
-        durability=source.shared.get("durability"),
-        reload=bool(source.shared.get("reload")),
-        sources=source.sources,
-        origin=source.origin,
-        options=_logging({name: source.shared[name] for name in _FLOW_OPTIONS if name in source.shared}, source.folder),
+        store=flow.folder / store if store else None,
+        durability=flow.shared.get("durability"),
+        reload=bool(flow.shared.get("reload")),
+        sources=flow.sources,
+        origin=flow.origin,
+        options=_logging({name: flow.shared[name] for name in logs.OPTIONS if name in flow.shared}, flow.folder),
     )
 
 
@@ -118,7 +108,7 @@ def bridge_spec(given: Given, addresses: tuple[str, ...], folder: Path) -> Execu
         replicas=given.get("replicas", 1),
         concurrency=given.get("concurrency"),
         env=given.get("env", {}),
-        timeout_ready_ms=given.get("timeout_ready", 600_000),
+        timeout_ready_ms=given.get("timeout_ready", TIMEOUT_READY_MS),
         folder=folder,
     )
 
@@ -126,15 +116,14 @@ def bridge_spec(given: Given, addresses: tuple[str, ...], folder: Path) -> Execu
 def executor_spec(given: Given, folder: Path) -> ExecutorSpec:
     places = _places(given, folder)
     known = {name: given[name] for name in _EXECUTOR_AS_GIVEN if name in given}
-    used = {*_EXECUTOR_AS_GIVEN, *_NODE_AS_GIVEN, "name", "needs", "polling", "retry_on", "queue", "uses", "py_modules", "timeout_ready"}
     return ExecutorSpec(
         given["name"],
         uses=_uses(given.get("uses"), places, f"executor {given['name']!r}"),
         py_modules=tuple(_file_or_text(module, places) for module in given.get("py_modules", ())),
         extra_search_paths=tuple(str(folder / path) for path in given.get("extra_search_paths", ())),
-        timeout_ready_ms=given.get("timeout_ready", 600_000),
+        timeout_ready_ms=given.get("timeout_ready", TIMEOUT_READY_MS),
         folder=folder,
-        options=_logging({name: value for name, value in given.items() if name not in used | {"extra_search_paths"}}, folder),
+        options=_logging(_without(given, _OF_EXECUTOR), folder),
         **known,
     )
 
@@ -143,17 +132,6 @@ def gateway_spec(given: Given, folder: Path, ports: list[int]) -> GatewaySpec:
     places = _places(given, folder)
     timeout_ms = given.get("timeout_send", -1)
     known = {name: given[name] for name in _GATEWAY_AS_GIVEN if name in given}
-    used = {
-        *_GATEWAY_AS_GIVEN,
-        "host",
-        "port",
-        "protocol",
-        "expose_endpoints",
-        "py_modules",
-        "timeout_send",
-        "timeout_ready",
-        *_GATEWAY_FILES,
-    }
     files: dict[str, Any] = {name: _file_or_none(given.get(name), places) for name in _GATEWAY_FILES}
     return GatewaySpec(
         tuple(map(ListenAt, protocols_of(given), ports)),
@@ -161,87 +139,22 @@ def gateway_spec(given: Given, folder: Path, ports: list[int]) -> GatewaySpec:
         timeout_send_ms=None if timeout_ms < 0 else timeout_ms,
         expose_endpoints={name: route.given() for name, route in given.get("expose_endpoints", {}).items()},
         py_modules=tuple(_file_or_text(module, places) for module in given.get("py_modules", ())),
-        timeout_ready_ms=given.get("timeout_ready", 600_000),
+        timeout_ready_ms=given.get("timeout_ready", TIMEOUT_READY_MS),
         folder=folder,
-        options=_logging({name: value for name, value in given.items() if name not in used}, folder),
+        options=_logging(_without(given, _OF_GATEWAY), folder),
         **files,
         **known,
     )
+
+
+def _without(given: Given, names: Collection[str]) -> Given:
+    return {name: value for name, value in given.items() if name not in names}
 
 
 def _logging(options: Given, folder: Path) -> Given:
     """`options` with the logging file as an absolute path; "default" is none."""
     config = options.get("log_config")
     return options if config in (None, "default") else {**options, "log_config": str(folder.absolute() / config)}
-
-
-def protocols_of(gateway: Given) -> list[str]:
-    return list(gateway.get("protocol") or [DEFAULT_PROTOCOL])
-
-
-def host_of(gateway: Given) -> str:
-    """The one address a gateway listens on."""
-    hosts = gateway.get("host") or ["0.0.0.0"]
-    if len(hosts) > 1:
-        raise FlowError(f"gateway: host: one address to listen on, got {len(hosts)}")
-    return str(hosts[0])
-
-
-def ports_of(gateway: Given) -> list[int]:
-    """The ports the user gave, 0 = to be chosen, one per protocol. HTTP and WebSocket may share one."""
-    protocols, ports = protocols_of(gateway), gateway.get("port") or []
-    if len(set(protocols)) != len(protocols):
-        raise FlowError(f"gateway: protocol: {', '.join(protocols)}: each protocol once")
-    if len(ports) == 1 and set(protocols) == _SHARING:
-        ports = ports * 2
-    if ports and len(ports) != len(protocols):
-        raise FlowError(f"gateway: port: {len(ports)} for {len(protocols)} protocols ({', '.join(protocols)}); give one port per protocol")
-    of_port: dict[int, set[str]] = {}
-    for protocol, port in zip(protocols, ports, strict=False):
-        of_port.setdefault(port, set()).add(protocol)
-    if any(port and len(sharing) > 1 and sharing != _SHARING for port, sharing in of_port.items()):
-        raise FlowError("gateway: port: the same port twice (only http and websocket can share one)")
-    return ports or [0] * len(protocols)
-
-
-def addresses_of(given: Given) -> tuple[str, ...]:
-    """Addresses of an external executor: "h:p" each, or hosts and ports side by side, or one host with several ports; () = it has none."""
-    hosts, ports = given.get("host") or [], given.get("port") or []
-    if not given.get("external"):
-        return ()
-    if hosts or ports:
-        _check_bridged(given)
-    if not ports:
-        return tuple(hosts)
-    hosts = hosts or ["localhost"]
-    if len(hosts) == 1:
-        hosts = hosts * len(ports)
-    if len(ports) == 1:
-        ports = ports * len(hosts)
-    if len(hosts) != len(ports):
-        raise FlowError(f"executor {given['name']!r}: {len(hosts)} hosts and {len(ports)} ports")
-    return tuple(host if _has_port(host) else f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
-
-
-def _has_port(host: str) -> bool:
-    return ":" in host.rpartition("://")[2]
-
-
-def _check_bridged(given: Given) -> None:
-    """Raise `FlowError` for what an executor that is external by its address cannot have beside it."""
-    wrong = [name for name in ("external_flow", "external_executor", "shards") if given.get(name) not in (None, 1)]
-    if wrong:
-        raise FlowError(f"executor {given['name']!r}: {wrong[0]}: host and port name a gateway, behind which this is not ours to say")
-
-
-def _warn_of_addresses(given: Given) -> None:
-    """`host` and `protocol` of an executor that runs here."""
-    if given.get("external"):
-        return
-    if "protocol" in given:
-        log.warning("executor %r: protocol has no effect: workers listen nowhere; set it for the gateway", given["name"])
-    if any(host not in _HERE for host in given.get("host") or []):
-        log.warning("executor %r: host has no effect: workers listen nowhere; for one that runs elsewhere set external", given["name"])
 
 
 def _places(given: Given, folder: Path) -> list[Path]:

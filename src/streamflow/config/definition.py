@@ -13,10 +13,8 @@ from streamflow.broker.flow import GATEWAY, Graph, Journal
 
 from .build import build_spec, node_of
 from .gateway_file import unfolded
-from .models import ExecutorDefaults, GatewayDefaults
+from .models import ExecutorDefaults, GatewayDefaults, Given
 from .spec import ExecutorSpec, FlowSpec, Origin
-
-Given = dict[str, Any]  # arguments that were set, by field name of the models
 
 DEFAULT_NAME = "default"
 _NAMED = re.compile(r"executors? '([^']+)'")

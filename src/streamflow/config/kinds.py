@@ -16,13 +16,9 @@ def _no_bool(value: object) -> object:
 
 
 def _as_list(value: object) -> object:
-    return (
-        [value]
-        if isinstance(value, str | int) and not isinstance(value, bool)
-        else list(value)
-        if isinstance(value, tuple | set)
-        else value
-    )
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return [value]
+    return list(value) if isinstance(value, tuple | set) else value
 
 
 def _as_text(value: object) -> object:

@@ -12,8 +12,8 @@ from streamflow.broker.yaml_tree import Tree, from_data, parse, read
 from streamflow.broker.yaml_variables import resolve
 
 from .check import check_keywords, check_tree
-from .definition import Definition, Given
-from .models import Arguments, DeploymentArguments, DeploymentFile, ExecutorFile, FlowArguments, FlowFile, OneExecutor, Served
+from .definition import Definition
+from .models import Arguments, DeploymentArguments, DeploymentFile, ExecutorFile, FlowArguments, FlowFile, Given, OneExecutor, Served
 from .save import keep_files
 from .spec import Origin
 

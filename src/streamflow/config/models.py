@@ -13,6 +13,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from .kinds import Coding, Count, Env, Free, Int, JsonObject, Level, Number, Object, Polls, Port, Ports, Protocols, Texts, from_json
 
+Given = dict[str, Any]  # arguments that were set, by field name of the models
 EFFECT = "x-streamflow-effect"  # in the JSON schema of a field that does nothing when a flow runs
 
 
@@ -32,7 +33,7 @@ class Arguments(BaseModel):
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True, arbitrary_types_allowed=True, protected_namespaces=())
 
-    def given(self) -> dict[str, Any]:
+    def given(self) -> Given:
         """What was set to something, under the field's own name."""
         return {
             name: value for name in type(self).model_fields if name in self.model_fields_set and (value := getattr(self, name)) is not None
@@ -70,7 +71,6 @@ class Queue(Arguments):
 
     max_deliver: Count | None = None
     ack_wait_s: float | None = Field(None, gt=0, validation_alias=AliasChoices("ack_wait_s", "ack_wait"))
-    partitions: Count | None = None
 
 
 class Common(Arguments):
@@ -88,17 +88,17 @@ class Common(Arguments):
     log_level: Level | None = Field(None, description="debug, info, warning or error")
     quiet: bool | None = Field(None, description="log errors only")
     quiet_error: bool | None = Field(None, description="log exceptions of executors without their tracebacks")
-    tracing: bool | None = None
-    traces_exporter_host: str | None = Field(None, validation_alias=AliasChoices("traces_exporter_host", "tracing_exporter_host"))
-    traces_exporter_port: Port | None = Field(None, validation_alias=AliasChoices("traces_exporter_port", "tracing_exporter_port"))
-    metrics: bool | None = None
-    metrics_exporter_host: str | None = None
-    metrics_exporter_port: Port | None = None
-    monitoring: bool | None = None
-    env_from_secret: Object | None = for_export()
-    image_pull_secrets: Texts | None = for_export()
-    docker_kwargs: Object | None = for_export()
     entrypoint: str | None = for_export()
+    tracing: bool | None = without_meaning()
+    traces_exporter_host: str | None = without_meaning("traces_exporter_host", "tracing_exporter_host")
+    traces_exporter_port: Port | None = without_meaning("traces_exporter_port", "tracing_exporter_port")
+    metrics: bool | None = without_meaning()
+    metrics_exporter_host: str | None = without_meaning()
+    metrics_exporter_port: Port | None = without_meaning()
+    monitoring: bool | None = without_meaning()
+    env_from_secret: Object | None = without_meaning()
+    image_pull_secrets: Texts | None = without_meaning()
+    docker_kwargs: Object | None = without_meaning()
     compression: str | None = without_meaning()
     runtime_cls: str | None = without_meaning()
     timeout_ctrl: Int | None = without_meaning()
@@ -129,20 +129,19 @@ class ExecutorDefaults(Common):
     max_deliver: Count | None = Field(None, description="worker deaths on one request before it is quarantined")
     ack_wait_s: float | None = Field(None, gt=0, description="seconds without a sign of life before another replica takes over")
     timeout_run_s: float | None = Field(None, gt=0, description="seconds after which a call that runs on ends its worker, as a crash would")
-    partitions: Count | None = Field(None, description="reducers that share joins and gathers of this executor")
     allow_partial: bool | None = Field(None, description="at the deadline answer with the branches that came")
-    allow_concurrent: bool | None = Field(None, description="run async endpoints for several requests at the same time")
     concurrency: Count | None = Field(None, description="requests that run at the same time (async endpoints only)")
     stateful: bool | None = Field(None, description="every replica applies all requests of `@write` endpoints, in one order")
     snapshot_every: Count | None = Field(None, description="writes after which a stateful executor is asked for a snapshot")
     snapshot_every_s: float | None = Field(None, gt=0, description="seconds after which it is, when there was any write")
-    queue: Queue | None = Field(None, description="max_deliver, ack_wait_s and partitions in a section of their own")
+    queue: Queue | None = Field(None, description="max_deliver and ack_wait_s in a section of their own")
     volumes: Texts | None = for_export()
     gpus: str | int | None = for_export()
     disable_auto_volume: bool | None = for_export()
-    force_update: bool | None = for_export()
-    prefer_platform: str | None = for_export()
-    native: bool | None = for_export()
+    allow_concurrent: bool | None = without_meaning()
+    force_update: bool | None = without_meaning()
+    prefer_platform: str | None = without_meaning()
+    native: bool | None = without_meaning()
     install_requirements: bool | None = without_meaning()
     peer_ports: Free = without_meaning()
     raft_configuration: Object | None = without_meaning()
@@ -244,7 +243,7 @@ class GatewayDefaults(Common):
     body_timeout_s: float | None = Field(None, gt=0, description="seconds that a body may take, besides one for each KiB")
     admin_port: Port | None = Field(None, description="health, readiness and status on a port of their own, and on no other")
     admin_host: str | None = Field(None, description="address of the admin port; that of the others when not set")
-    port_expose: Port | None = for_export()
+    port_expose: Port | None = without_meaning()
     proxy: bool | None = without_meaning()
 
 
@@ -254,9 +253,9 @@ class GatewayArguments(GatewayDefaults):
     name: str | None = None
     uses: Uses | None = Field(None, description="own gateway class, as for an executor")
     uses_with: Object | None = Field(None, validation_alias=AliasChoices("uses_with", "with"), description="its constructor arguments")
-    replicas: Count | None = Field(None, description="for `streamflow export kubernetes` only")
-    floating: bool | None = None
-    stateful: bool | None = None
+    replicas: Count | None = without_meaning()
+    floating: bool | None = without_meaning()
+    stateful: bool | None = without_meaning()
     graph_description: Free = without_meaning()
     graph_conditions: Free = without_meaning()
     deployments_addresses: Free = without_meaning()

@@ -14,8 +14,8 @@ from streamflow.broker.errors import FlowError
 from streamflow.broker.yaml_tree import scalar
 
 from .build import YAML_SUFFIXES, as_mapping
-from .definition import Definition, Given
-from .models import Arguments, ExecutorFile
+from .definition import Definition
+from .models import Arguments, ExecutorFile, Given
 
 _ONE_OR_LIST = frozenset({"protocol", "port", "host", "needs", "py_modules"})
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from streamflow.broker.flow import Graph
 
 Uses = str | type | Mapping[str, Any] | None
+TIMEOUT_READY_MS = 600_000  # -1 = for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class ExecutorSpec:
     concurrency: int | None = None  # None = the worker's own default
     env: Mapping[str, str] = field(default_factory=dict)
     workspace: str | None = None
-    timeout_ready_ms: int = 600_000  # -1 = for ever
+    timeout_ready_ms: int = TIMEOUT_READY_MS
     folder: Path = Path()
     where: str = ""  # "flow.yml:12: executors[1]", for errors
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -92,7 +93,7 @@ class GatewaySpec:
     uses_with: Mapping[str, Any] = field(default_factory=dict)
     py_modules: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
-    timeout_ready_ms: int = 600_000
+    timeout_ready_ms: int = TIMEOUT_READY_MS
     folder: Path = Path()
     options: Mapping[str, Any] = field(default_factory=dict)
 

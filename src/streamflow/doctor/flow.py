@@ -16,8 +16,8 @@ from pydantic import BaseModel
 from streamflow.broker.errors import FlowError
 from streamflow.broker.yaml_tree import KeyPath, Tree, read
 from streamflow.broker.yaml_variables import resolve
-from streamflow.config.check import check_tree, without_effect
-from streamflow.config.load import jtype_of, load_deployment, load_flow
+from streamflow.config.check import without_effect
+from streamflow.config.load import jtype_of, load_deployment, load_executor_file, load_flow
 from streamflow.config.models import DeploymentFile, ExecutorFile, FlowFile
 
 from .advice import GATEWAYS, SCHEME, SCHEMES, VARIABLE
@@ -25,6 +25,11 @@ from .changes import Change, changes_of
 from .sources import examine_sources
 
 _MODELS: dict[str, type[BaseModel]] = {"Flow": FlowFile, "AsyncFlow": FlowFile, "Deployment": DeploymentFile}
+_LOADERS: dict[type[BaseModel], Callable[[Path], object]] = {
+    FlowFile: load_flow,
+    DeploymentFile: load_deployment,
+    ExecutorFile: load_executor_file,
+}
 _YAML = (".yml", ".yaml", ".jaml")
 _CONFIG = "config.yml"
 
@@ -79,10 +84,7 @@ def _problems(tree: Tree, model: type[BaseModel]) -> Iterator[Change]:
         return
     try:
         with _quiet():
-            if model is ExecutorFile:
-                check_tree(ExecutorFile, resolve(read(tree.source)))
-            else:
-                (load_flow if model is FlowFile else load_deployment)(Path(tree.source))
+            _LOADERS[model](Path(tree.source))
     except FlowError as error:
         yield from changes_of(error, tree.source)
 

@@ -60,7 +60,7 @@ class Gateway(ABC):
 
     @property
     def is_listening(self) -> bool:
-        """Asked only where the ports are inherited, which a base class says that listens on such."""
+        """Whether connections are taken: asked where ports are inherited, which are open already. A class that listens on such says so."""
         return False
 
     @property

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from functools import partial
-from typing import Any
 
 from docarray.base_doc.doc import BaseDocWithoutId
 
 from streamflow.broker import job_results, jobs
 from streamflow.broker.bus import Bus
-from streamflow.broker.envelope import COLUMNS, Envelope
+from streamflow.broker.envelope import COLUMNS
 from streamflow.broker.jobs import Input, Job, Order
 from streamflow.broker.replay import replay
-from streamflow.client.results import Header, Parts, Route
+from streamflow.client.envelopes import parts_of
 
 from .backend import Again
 from .status import JobResponse, JobStatus
@@ -63,22 +61,3 @@ class NatsJobs:
         async with aclosing(job_results.results(bus, job, start, follow=follow)) as found:
             async for result in found:
                 yield JobResponse(parts_of(result.envelope), doc_type, number=result.number, cursor=result.cursor)
-
-
-def parts_of(envelope: Envelope) -> Parts:
-    """An answer as the broker delivers it."""
-    return Parts(
-        Header(envelope.client_id or envelope.request_id, envelope.status, envelope.endpoint, envelope.target_executor),
-        bytes(envelope.body),
-        envelope.content_type,
-        partial(_parameters, envelope),
-        partial(_routes, envelope),
-    )
-
-
-def _parameters(envelope: Envelope) -> dict[str, Any]:
-    return envelope.parameters | {"__results__": envelope.results} if envelope.results else envelope.parameters
-
-
-def _routes(envelope: Envelope) -> list[Route]:
-    return [Route(hop.executor, hop.started, hop.ended, hop.enqueued, hop.replica, hop.attempt) for hop in envelope.trail]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ..meanwhile import Meanwhile
 from ..programs import Program, Programs, addresses_of, environment_of, until
-from ..stream import Stream
 
 HEAD = "from docarray import DocList\nfrom docarray.documents import TextDoc\nfrom streamflow import Executor, requests\n"
 SOURCE = """
@@ -63,11 +63,11 @@ def flow(folder: Path, executors: list[dict[str, object]], **options: object) ->
     return write(folder / "flow.yml", {"jtype": "Flow", "with": {**gateway, **options}, "executors": executors})
 
 
-def stream(program: Program) -> Stream:
-    return Stream(addresses_of(program)["http"])
+def meanwhile(program: Program) -> Meanwhile:
+    return Meanwhile(addresses_of(program)["http"])
 
 
-def comes(requests: Stream, text: str) -> None:
+def comes(requests: Meanwhile, text: str) -> None:
     until(lambda: requests.last() == text, SOON_S, f"the answer {text!r}")
 
 
@@ -79,7 +79,7 @@ def test_t45_ex30_executor_source_under_load(programs: Programs, tmp_path: Path)
     """Three changes while requests go on: each answer is of one version, versions only go forward, and none fails."""
     file = executor(tmp_path, "version 0")
     program = programs.streamflow("deployment", "--uses", str(deployment(tmp_path, INLINE, replicas=2)), "--reload")
-    with stream(program) as requests:
+    with meanwhile(program) as requests:
         comes(requests, "version 0")
         for number in (1, 2, 3):
             executor(tmp_path, f"version {number}")
@@ -100,7 +100,7 @@ def test_t45_ex30_executor_yaml(programs: Programs, tmp_path: Path) -> None:
     (tmp_path / "my_executor.py").write_text(HEAD + "".join(SOURCE.format(name=name, text=name) for name in names))
     config = write(tmp_path / "executor.yml", {"jtype": "MyExecutorBeforeReload", "py_modules": ["my_executor.py"]})
     program = programs.streamflow("deployment", "--uses", str(deployment(tmp_path, "executor.yml", reload=True)))
-    with stream(program) as requests:
+    with meanwhile(program) as requests:
         comes(requests, "MyExecutorBeforeReload")
         write(config, {"jtype": "MyExecutorAfterReload", "py_modules": ["my_executor.py"]})
         comes(requests, "MyExecutorAfterReload")
@@ -115,7 +115,7 @@ def test_t45_fl17_flow_yaml(programs: Programs, tmp_path: Path) -> None:
     executor(tmp_path, " add text ")
     file = flow(tmp_path, [{"name": "exec1", "uses": INLINE}], reload=True)
     program = programs.streamflow("flow", "--uses", str(file))
-    with stream(program) as requests:
+    with meanwhile(program) as requests:
         comes(requests, " add text ")
         before = {process.pid for process in program.family()}
         flow(tmp_path, [{"name": "exec1", "uses": INLINE}, {"name": "exec2", "uses": INLINE}], reload=True)
@@ -137,7 +137,7 @@ def test_t45_deployment_yaml(programs: Programs, tmp_path: Path) -> None:
     uses = {"jtype": "Says", "py_modules": ["my_executor.py"], "with": {"says": "foo"}}
     file = deployment(tmp_path, uses, reload=True)
     program = programs.streamflow("deployment", "--uses", str(file))
-    with stream(program) as requests:
+    with meanwhile(program) as requests:
         comes(requests, "foo")
         deployment(tmp_path, {**uses, "with": {"says": "bar"}}, reload=True)
         comes(requests, "bar")
@@ -150,7 +150,7 @@ def test_t45_deployment_yaml(programs: Programs, tmp_path: Path) -> None:
 def test_ex30_what_does_not_load_is_not_served(programs: Programs, tmp_path: Path) -> None:
     file = executor(tmp_path, "good")
     program = programs.streamflow("deployment", "--uses", str(deployment(tmp_path, INLINE, reload=True)))
-    with stream(program) as requests:
+    with meanwhile(program) as requests:
         comes(requests, "good")
         file.write_text(HEAD + "\nclass MyExecutor(Executor:\n    pass\n")
         program.wait_for(rf"{re.escape(str(file))}:5: .*SyntaxError.* is given up, what served before goes on")
@@ -187,7 +187,7 @@ def test_fl17_of_a_script(tmp_path: Path) -> None:
     ):
         try:
             assert script.stdout is not None
-            with Stream(script.stdout.readline().strip()) as requests:
+            with Meanwhile(script.stdout.readline().strip()) as requests:
                 comes(requests, "one")
                 executor(tmp_path, "two")
                 comes(requests, "two")

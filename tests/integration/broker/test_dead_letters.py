@@ -16,7 +16,7 @@ from streamflow.broker import codec, dead_letters, jobs, reader, subjects
 from streamflow.broker.bus import Bus
 from streamflow.broker.dead_letters import DeadLetter, Retried
 from streamflow.broker.envelope import JSON, Envelope, decode, encode
-from streamflow.broker.errors import Code, InvalidInput, NotFound
+from streamflow.broker.errors import Code, InvalidInput, NotFound, Status
 from streamflow.broker.flow import Graph, Node
 from streamflow.broker.settings import BrokerSettings
 from streamflow.gateway.dispatch import Call
@@ -142,6 +142,26 @@ async def test_what_a_client_was_told_is_no_letter(settings: BrokerSettings, flo
         answer = await flow.dispatcher.send(Call("/x", b'{"data":[{"text":"bad"}]}', JSON))
         assert answer.status.code is Code.EXECUTOR_ERROR
         assert not await letters(flow)
+
+
+async def test_what_its_client_did_not_wait_for_runs_when_it_is_put_back(settings: BrokerSettings, flow_name: str) -> None:
+    """Whoever waited until workers had died of it has left meanwhile, and workers that were there have been told."""
+    async with running(settings, chain(flow_name), {"picky": Picky, "tail": Picky}) as flow:
+        flow.bus.publish(subjects.control(flow_name, "cancel"), b"left")
+        given_up = Envelope(
+            "left", flow_name, flow.graph.version, "/x", hop="picky", content_type=JSON, accept=JSON, reply="sf.reply.x.y.left",
+            status=Status(Code.QUARANTINED, "5 workers died"), body=b'{"data":[{"text":"a"}]}',
+        )  # fmt: skip
+        await flow.bus.store_wait(subjects.dead(flow_name, "picky", "left"), encode(given_up), "letter")
+        (letter,) = await letters(flow)
+        assert await dead_letters.retry(flow.bus, letter) is Retried.QUEUED
+        stream, subject = subjects.results_stream(flow_name), subjects.result(flow_name, f"{dead_letters.AGAIN}.{letter.id}")
+
+        async def is_recorded() -> bool:
+            return await flow.bus.direct_get(stream, subject) is not None
+
+        await eventually(is_recorded, 5.0, "it has an outcome")
+        assert Picky.runs == {"a": 1, "a!": 1}
 
 
 async def test_bytes_that_are_no_request_can_only_be_removed(settings: BrokerSettings, flow_name: str) -> None:

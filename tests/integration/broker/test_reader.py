@@ -88,6 +88,18 @@ async def test_a_lost_consumer_is_replaced(bus: Bus) -> None:
     assert (await bus.api(f"CONSUMER.NAMES.{STREAM}"))["consumers"] is None or not (await bus.api(f"CONSUMER.NAMES.{STREAM}"))["consumers"]
 
 
+async def test_what_is_removed_before_it_was_sent_is_not_waited_for(bus: Bus) -> None:
+    await fill(bus, 0, 1000)
+    found: list[int] = []
+    async with asyncio.timeout(10):
+        async for message in reader.read(bus, STREAM):
+            found.append(int(message.payload))
+            if len(found) == 1:
+                await bus.api(f"STREAM.PURGE.{STREAM}")
+    assert found == list(range(len(found)))
+    assert len(found) < 1000
+
+
 async def test_the_first_writer_wins_also_after_a_broker_restart(bus: Bus, broker: EmbeddedBroker) -> None:
     await bus.store_first_wait("n.slot", b"first")
     broker.kill()

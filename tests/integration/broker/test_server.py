@@ -55,6 +55,19 @@ async def test_an_external_broker_that_is_too_old_is_refused_at_connect() -> Non
             await Bus.connect(BrokerSettings(broker_url=f"nats://127.0.0.1:{port}"), "test")
 
 
+def test_no_two_servers_run_on_the_same_data(tmp_path: Path) -> None:
+    first, second = EmbeddedBroker(tmp_path / "store"), EmbeddedBroker(tmp_path / "store")
+    first.start()
+    try:
+        with pytest.raises(RuntimeFailToStart, match=f"another broker runs on the data in {tmp_path / 'store'}"):
+            second.start()
+        first.kill()
+        second.start()
+    finally:
+        first.stop()
+        second.stop()
+
+
 SCRIPT = """
 import sys
 from streamflow.broker.server import EmbeddedBroker

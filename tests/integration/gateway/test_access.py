@@ -154,6 +154,19 @@ async def test_a_token_that_was_good_is_not_after_its_end(gateway: Secured) -> N
             await asyncio.sleep(0.1)
 
 
+async def test_a_socket_outlives_its_token_but_takes_no_more_requests(gateway: Secured) -> None:
+    url = "ws://{}:{}/run".format(*gateway.addresses["websocket"])
+    headers = {"authorization": f"Bearer {made(exp=int(time.time()) + 2)}"}
+    async with aiohttp.ClientSession() as session, session.ws_connect(url, headers=headers) as socket:
+        answers: list[dict[str, Any]] = []
+        async with asyncio.timeout(8):
+            while not answers or answers[-1].get("code") is None:
+                await socket.send_json({"data": [{"text": "a"}], "execEndpoint": "/run"})
+                answers.append(await socket.receive_json())
+                await asyncio.sleep(0.1)
+        assert len(answers) > 1 and answers[-1]["code"] == "UNAUTHENTICATED"
+
+
 async def test_what_probes_ask_is_open_and_the_rest_is_not(gateway: Secured) -> None:
     host, port = gateway.addresses["http"]
     async with aiohttp.ClientSession(f"http://{host}:{port}") as session:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
 import aiohttp
 import grpc
+import pytest
+from docarray import DocList
+from docarray.documents import TextDoc
 
+from streamflow.broker.errors import InvalidInput
 from streamflow.broker.settings import BrokerSettings
+from streamflow.client import Client
 
-from .secured import LOCAL, DataRequest, Secured, body, secured
+from .secured import LOCAL, PROTOCOLS, DataRequest, Secured, body, secured
 
 MARK = "evilmark"
 HEADERS = {
@@ -65,3 +71,18 @@ async def test_headers_and_names_of_clients_stay_inside_the_envelope(settings: B
         for subject, header in heard:
             assert SUBJECT.match(subject) and MARK not in subject + header, subject
             assert {line.partition(":")[0] for line in header.split("\r\n")[1:] if line} <= {"Nats-Msg-Id"}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_header_that_cannot_be_read_is_told_to_who_sent_it(settings: BrokerSettings, flow_name: str, protocol: str) -> None:
+    """With the id of the request: on a stream of many its client would not know whose answer it is, and wait for ever."""
+    async with secured(settings, flow_name) as gateway:
+        host, port = gateway.addresses[protocol]
+        client = Client(host=host, port=port, protocol=protocol, asyncio=True)
+        docs = DocList[TextDoc]([TextDoc(text="a"), TextDoc(text="b"), TextDoc(text="c")])
+        for name in ("x-streamflow-consistency", "x-streamflow-keep"):
+            with pytest.raises(InvalidInput, match=name):
+                async with asyncio.timeout(10):
+                    async for _ in client.post("/run", docs, request_size=1, headers={name: "bogus"}):
+                        pass
+        await client.close()

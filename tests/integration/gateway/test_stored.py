@@ -24,6 +24,7 @@ from streamflow.broker.settings import BrokerSettings
 from streamflow.gateway import stored
 from streamflow.gateway.dispatch import Call, Dispatcher
 from streamflow.gateway.keeping import is_pending
+from streamflow.gateway.principals import ANYONE, CURRENT, Principal
 from streamflow.workers.executor import Executor, requests
 from tests.running import Running, running
 from tests.waiting import eventually
@@ -242,3 +243,30 @@ async def test_without_a_journal_there_is_no_stream_for_it(settings: BrokerSetti
         await flow.dispatcher.send(call("a", keep_s=0.0))
         with pytest.raises(NotFound):
             await flow.bus.api(f"STREAM.INFO.{subjects.journal_stream(flow_name)}")
+
+
+@pytest.mark.parametrize("turns", [1, 2, 5])
+async def test_a_gateway_that_ends_does_not_say_that_it_has_accepted_what_it_has_not(
+    settings: BrokerSettings, flow_name: str, turns: int
+) -> None:
+    async with serving(settings, flow_name) as flow, second_gateway(flow) as leaving:
+        asked = leaving.send(call("a", "order", detached=True))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await leaving.close()
+        assert (await asyncio.wait_for(asked, 5)).status.code is Code.UNAVAILABLE
+
+
+async def test_no_id_that_a_caller_makes_up_leads_to_the_answer_of_another(settings: BrokerSettings, flow_name: str) -> None:
+    """Ids may hold any character, in the body of a request and, encoded, in a path."""
+    async with serving(settings, flow_name) as flow:
+        CURRENT.set(Principal("alice", "shop"))
+        assert text_of(await flow.dispatcher.send(call("mine", "order"))) == "mine+"
+        assert text_of(await flow.dispatcher.result("order")) == "mine+"
+        names = ("shop", "alice", subjects.digest("shop"), subjects.digest("alice"), subjects.digest("shop\0alice\0")[:16])
+        pairs = ((a, b, mark) for a in ("", *names) for b in names for mark in ("\0", "-", "."))
+        made_up = ["order", *(f"{a}{mark}{b}{mark}order" for a, b, mark in pairs)]
+        for caller in (ANYONE, Principal("alice"), Principal("alice", "shop\0alice")):
+            CURRENT.set(caller)
+            found = await asyncio.gather(*map(flow.dispatcher.result, made_up))
+            assert {answer.status.code for answer in found} == {Code.NOT_FOUND}, caller

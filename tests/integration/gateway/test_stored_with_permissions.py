@@ -12,8 +12,8 @@ import pytest
 from docarray import BaseDoc, DocList
 
 from streamflow import Executor, requests
-from streamflow.broker import accounts, dead_letters, jobs, reader, subjects
-from streamflow.broker.accounts import AUTH_FILE, settings_for
+from streamflow.broker import dead_letters, jobs, reader, subjects
+from streamflow.broker.accounts import settings_for
 from streamflow.broker.bus import Bus
 from streamflow.broker.dead_letters import Retried
 from streamflow.broker.envelope import JSON
@@ -21,11 +21,11 @@ from streamflow.broker.errors import Code
 from streamflow.broker.flow import Graph, Journal, Node
 from streamflow.broker.lifecycle import Stop
 from streamflow.broker.permissions import Role
-from streamflow.broker.server import EmbeddedBroker
 from streamflow.broker.settings import BrokerSettings, WorkerSettings
 from streamflow.broker.topology import provision
 from streamflow.gateway.dispatch import Call, Dispatcher
 from streamflow.workers.service import Worker
+from tests.permitted import permitted
 from tests.waiting import eventually
 
 GRAPH = Graph("shop", (Node("mark"),), Journal(keep_s=60))
@@ -47,11 +47,8 @@ class Mark(Executor):
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[BrokerSettings]:
-    accounts.write(tmp_path / "keys", "default", [GRAPH])
-    broker = EmbeddedBroker(tmp_path / "broker", auth=tmp_path / "keys" / AUTH_FILE)
-    broker.start()
-    yield BrokerSettings(broker_url=broker.url, broker_credentials=str(tmp_path / "keys" / "default"), connect_wait_s=5)
-    broker.stop()
+    with permitted(tmp_path, GRAPH) as settings:
+        yield settings
 
 
 @asynccontextmanager

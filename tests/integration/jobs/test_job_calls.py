@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -264,6 +265,31 @@ async def test_who_says_who_he_is_works_for_his_own_tenant(settings: BrokerSetti
                 await client.submit("/upper", TextDoc(text="a"), tenant="rival", metadata=metadata)
             with pytest.raises(PermissionDenied, match="tenant 'rival'"):
                 await client.replay(job=job.id, tenant="rival", metadata=metadata)
+
+
+@pytest.mark.feature("QU-03")
+async def test_tenants_know_nothing_of_each_others_jobs(settings: BrokerSettings, flow_name: str, tmp_path: Path) -> None:
+    """What another one's job is asked is answered as if it had never been; the broker's own users see all."""
+    callers = [{"name": "jo", "tenant": "shop"}, {"name": "jane", "tenant": "shop"}, {"name": "eve", "tenant": "rival"}]
+    tokens = [{**caller, "sha256": hashlib.sha256(caller["name"].encode()).hexdigest()} for caller in callers]
+    rules = tmp_path / "auth.yml"
+    rules.write_text(json.dumps({"tokens": tokens}))
+    async with served(settings, flow_name, journal=Journal(), auth_file=str(rules)) as place:
+        for way in ("grpc", "http"):
+            client, theirs = place.clients[way], [{"authorization": f"Bearer {caller['name']}"} for caller in callers]
+            job = await client.submit("/upper", TextDoc(text="a"), metadata=theirs[0])
+            status = await job.wait(timeout=10)
+            assert status in await client.jobs(metadata=theirs[1]) and await client.job(job.id, metadata=theirs[1]).status() == status
+            assert await client.jobs(metadata=theirs[2]) == []
+            seen = client.job(job.id, metadata=theirs[2])
+            for ask in (seen.status, seen.cancel, seen.pause, seen.resume, seen.wait, partial(results_of, seen)):
+                with pytest.raises(NotFound, match=f"no job '{job.id}'"):
+                    await ask()
+            with pytest.raises(NotFound, match=f"no job '{job.id}'"):
+                await client.replay(job=job.id, metadata=theirs[2])
+            with pytest.raises(PermissionDenied, match="journal"):
+                await client.replay(metadata=theirs[0])
+            assert job.id in [each.id for each in await place.clients["nats"].jobs()]
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -26,6 +26,7 @@ LIMITS: dict[str, dict[str, float]] = {
     "paced": {"requests_per_s": 50, "burst": 50},
     "narrow": {"in_flight": 1},
     "small": {"max_request_bytes": 2000},
+    "few": {"jobs": 2},
 }
 
 
@@ -100,6 +101,26 @@ async def test_a_submit_is_in_flight_until_all_is_stored(gateway: Secured, way: 
         Upper.holds.set()
         assert (await holding).is_good
         assert await _refusal(narrow) is None and await _refusal(narrow) is None
+
+
+@WAYS
+async def test_a_caller_has_no_more_unfinished_jobs_than_it_may(gateway: Secured, way: str) -> None:
+    async with client(gateway, way, "few") as few, client(gateway, way, "free") as free:
+        waiting = [await few.submit("/run", texts(3), request_size=1, key=key, rate=0.001) for key in ("a", "b")]
+        for further in (few.submit("/run", texts(1)), few.replay(job=waiting[0].id)):
+            with pytest.raises(Overloaded, match="'few' has 2 unfinished jobs, 'few' may have 2"):
+                await further
+        assert (await few.submit("/run", texts(3), request_size=1, key="a", rate=0.001)).id == waiting[0].id, "it is no further one"
+        assert (await free.submit("/run", texts(1))).id
+        await waiting[0].cancel()
+        assert (await few.submit("/run", texts(1))).id
+
+
+@WAYS
+async def test_jobs_handed_in_at_the_same_time_are_counted(gateway: Secured, way: str) -> None:
+    async with client(gateway, way, "few") as few:
+        found = await asyncio.gather(*(few.submit("/run", texts(20), request_size=1, rate=0.001) for _ in range(6)), return_exceptions=True)
+    assert sum(isinstance(each, Overloaded) for each in found) == 4, found
 
 
 async def _refusal(caller: AsyncClient) -> Exception | None:

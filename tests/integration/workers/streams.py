@@ -10,14 +10,18 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+import pytest
 from docarray import BaseDoc, DocList
 
 from streamflow.broker import subjects
 from streamflow.broker.envelope import JSON, Envelope
 from streamflow.broker.errors import OK, Code
+from streamflow.broker.flow import Graph, Node
 from streamflow.gateway.dispatch import Call
 from streamflow.workers.executor import Executor, requests
 from tests.running import Running
+
+BOTH = pytest.mark.parametrize("endpoint", ["/sync", "/async"])
 
 
 class Token(BaseDoc):
@@ -78,6 +82,11 @@ class Talker(Executor):
     def _over(self, what: str) -> None:
         Talker.log.append(f"{what} over")
         Talker.closed.set()
+
+
+class Silent(Executor):
+    @requests(on="/elsewhere")
+    def nothing(self, docs: DocList[Token], **kwargs: Any) -> None: ...
 
 
 class Plus(Executor):
@@ -166,3 +175,19 @@ async def queues_empty(flow: Running, limit_s: float = 5.0) -> None:
 
 async def take(parts: AsyncIterator[Envelope], number: int) -> list[Envelope]:
     return [await asyncio.wait_for(anext(parts), 10) for _ in range(number)]
+
+
+def docs_of(part: Envelope) -> list[dict[str, Any]]:
+    heard = Heard()
+    heard.parts = [part]
+    return heard.docs
+
+
+def chain(flow: str, *names: str, **options: Any) -> Graph:
+    """A flow in which each executor follows the one before."""
+    nodes = [Node(name, needs=names[at - 1 : at] if at else ("gateway",), **options) for at, name in enumerate(names)]
+    return Graph(flow, tuple(nodes))
+
+
+def one(flow: str, **options: Any) -> Graph:
+    return chain(flow, "talk", **options)

@@ -14,13 +14,14 @@ from docarray import BaseDoc, DocList
 from docarray.documents import TextDoc
 
 from streamflow.broker import codec, reader, subjects
-from streamflow.broker.envelope import COLUMNS, JSON, Envelope, decode, encode
+from streamflow.broker.envelope import COLUMNS, JSON, MAX_HEADER_BYTES, Envelope, decode, encode
 from streamflow.broker.errors import Code
 from streamflow.broker.flow import Graph, Node
 from streamflow.broker.pull import Delivery, Pull
 from streamflow.broker.settings import BrokerSettings
 from streamflow.gateway.dispatch import Call
 from streamflow.workers.executor import Executor, requests
+from streamflow.workers.process import Processor
 from tests.running import Running, running
 from tests.waiting import eventually
 
@@ -48,6 +49,13 @@ class Counts(Executor):
     @requests
     def count(self, docs: DocList[TextDoc], **kwargs: Any) -> dict[str, int]:
         return {"count": len(docs)}
+
+
+class Grows(Executor):
+    @requests
+    def grow(self, docs: DocList[TextDoc], **kwargs: Any) -> dict[str, str]:
+        docs[0].text = "x" * 2_000_000
+        return {"x": "x" * MAX_HEADER_BYTES}
 
 
 class Slow(Executor):
@@ -192,6 +200,12 @@ async def test_large_bodies_are_deleted_when_they_were_read(settings: BrokerSett
             assert time.monotonic() < limit, "a large body was left behind"
 
 
+async def test_results_that_are_too_large_are_told_beside_large_documents(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, Graph(flow_name, (Node("a"), Node("b", needs=("a",)))), {"a": Grows, "b": Upper}) as flow:
+        answer = await asyncio.wait_for(flow.dispatcher.send(call("/x", "a")), 10)
+        assert answer.status.code is Code.TOO_LARGE and "parameters and results" in answer.status.description
+
+
 async def test_a_request_over_the_size_limit_is_refused_at_once(settings: BrokerSettings, flow_name: str) -> None:
     small = settings.model_copy(update={"max_request_bytes": 1000})
     async with running(small, Graph(flow_name, (Node("twice"),)), {"twice": Twice}) as flow:
@@ -245,6 +259,39 @@ async def test_a_cancelled_request_that_waits_is_dropped(settings: BrokerSetting
         await first
         await nothing_left(flow)
         assert Slow.runs == ["first"] and flow.dispatcher.open_requests == 0
+
+
+async def test_a_request_that_is_cancelled_as_it_arrives_gives_its_place_back(settings: BrokerSettings, flow_name: str) -> None:
+    """Its endpoint may have been called and not have begun."""
+    async with running(settings, Graph(flow_name, (Node("twice"),)), {"twice": Twice}) as flow:
+        for round_ in range(60):
+            asked = [flow.dispatcher.send(call("/x", "gone")) for _ in range(40)]  # the broker's next words may be all 40 and their end
+            await asyncio.sleep(0.0002 * (round_ % 20))
+            for each in asked:
+                each.cancel()
+        await nothing_left(flow)
+        stop, task = flow.workers[0]
+        stop.set("test over")
+        async with asyncio.timeout(10):  # it would wait for half a minute for what it believes to hold
+            await task
+
+
+async def test_a_fault_of_our_own_leaves_the_request_to_its_redelivery(
+    settings: BrokerSettings, flow_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not kept alive by a worker that does nothing for it."""
+    run, faults = Processor.run_async, iter([MemoryError("a fault")])
+
+    async def faulty(processor: Processor, job: Any) -> Any:
+        for fault in faults:
+            raise fault
+        return await run(processor, job)
+
+    monkeypatch.setattr(Processor, "run_async", faulty)
+    async with running(settings, Graph(flow_name, (Node("twice", ack_wait_s=0.5),)), {"twice": Twice}) as flow:
+        answer = await asyncio.wait_for(ask(flow, call("/x", "a")), 10)
+        assert texts(answer.body) == ["aa"]
+        await nothing_left(flow)
 
 
 async def heard_all(flow: Running) -> None:

@@ -7,20 +7,22 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 from docarray import DocList
 from docarray.documents import TextDoc
 
-from streamflow.broker import codec, jobs, reader, subjects
+from streamflow.broker import bucket, codec, jobs, reader, subjects
 from streamflow.broker.bus import Bus
-from streamflow.broker.envelope import JSON, Envelope, decode
+from streamflow.broker.envelope import JSON, MAX_HEADER_BYTES, Envelope, decode, encode
 from streamflow.broker.errors import AlreadyExists, Code, InvalidInput, NotFound
 from streamflow.broker.flow import Graph, Node
 from streamflow.broker.replay import Range, replay
 from streamflow.broker.settings import BrokerSettings
-from streamflow.workers.executor import Executor, requests
+from streamflow.workers import feeder
+from streamflow.workers.executor import Executor, dynamic_batching, requests
 from tests.running import Running, running
 from tests.waiting import eventually
 
@@ -58,6 +60,14 @@ class Waits(Executor):
         await Waits.gate.wait()
 
 
+class Batches(Waits):
+    """Holds enough for two batches, of whatever endpoint."""
+
+    @requests(on="/batch")
+    @dynamic_batching(preferred_batch_size=200, timeout=1)
+    async def batch(self, docs: DocList[TextDoc], **kwargs: Any) -> None: ...
+
+
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     Upper.runs = Counter()
@@ -69,6 +79,11 @@ def fresh() -> None:
 async def inputs(*texts: str) -> AsyncIterator[jobs.Input]:
     for text in texts:
         yield jobs.Input(JSON, json.dumps({"data": [{"text": text}]}).encode())
+
+
+async def is_empty(flow: Running, executor: str) -> bool:
+    """Whether nothing is queued for it."""
+    return not (await flow.bus.api(f"STREAM.INFO.{subjects.work_stream(flow.graph.flow, executor)}"))["state"]["messages"]
 
 
 def text_of(answer: Envelope) -> str:
@@ -188,14 +203,65 @@ async def test_a_paused_job_feeds_nothing_and_a_cancelled_one_is_dropped(setting
         assert (await jobs.progress(flow.bus, job)).state is jobs.State.CANCELLED
         Waits.gate.set()
         await nothing_left_to_feed(flow)
-
-        async def queue_is_empty() -> bool:
-            return not (await flow.bus.api(f"STREAM.INFO.{subjects.work_stream(flow_name, 'waits')}"))["state"]["messages"]
-
-        await eventually(queue_is_empty, what="what was queued is dropped")
+        await eventually(lambda: is_empty(flow, "waits"), what="what was queued is dropped")
         assert len(Waits.runs) < 100
         with pytest.raises(NotFound, match=job.id):
             await jobs.pause(flow.bus, job)
+
+
+async def test_a_cancelled_job_gives_back_all_the_room_that_it_had(
+    settings: BrokerSettings, flow_name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Hundreds wait in the worker. They are dropped one after the other, not each inside the one before."""
+    async with running(settings, Graph(flow_name, (Node("batches"),)), {"batches": Batches}) as flow:
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x"), inputs(*(f"t{n}" for n in range(2000))))
+        queue = f"CONSUMER.INFO.{subjects.work_stream(flow_name, 'batches')}.{subjects.work_durable('bulk')}"
+
+        async def many_wait() -> bool:
+            return int((await flow.bus.api(queue))["num_ack_pending"]) > 500
+
+        await eventually(many_wait, what="the worker holds many")
+        await jobs.cancel(flow.bus, job)
+        await eventually(lambda: is_empty(flow, "batches"), what="what was queued is dropped")
+        stop, task = flow.workers[0]
+        stop.set("test over")
+        async with asyncio.timeout(10):  # it would wait for half a minute for what it believes to hold
+            await task
+    assert not [record for record in caplog.records if record.levelname == "ERROR" and record.name.startswith("streamflow")]
+
+
+async def test_a_job_of_a_newer_release_stops_no_feeder(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, Graph(flow_name, (Node("tail"),)), {}) as flow:
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x"), inputs("a"))
+        for key in (f"job.{job.id}", f"{jobs.ACTIVE}.{job.id}"):
+            await bucket.put(flow.bus, flow_name, key, asdict(job) | {"colour": "red"})
+        flow.start_worker("tail", Tail)
+        assert (await finished(flow.bus, job)).done == 1
+
+
+async def test_a_mark_that_cannot_be_read_stops_no_feeder_for_good(
+    settings: BrokerSettings, flow_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeder, "IDLE_S", 0.1)
+    async with running(settings, Graph(flow_name, (Node("tail"),)), {"tail": Tail}) as flow:
+        mark = f"{jobs.ACTIVE}.broken"
+        await bucket.put(flow.bus, flow_name, mark, ["no job"])
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x"), inputs("a"))
+        await asyncio.sleep(0.3)
+        await bucket.delete(flow.bus, flow_name, mark)
+        assert (await finished(flow.bus, job)).done == 1
+
+
+@pytest.mark.parametrize("left_bytes", [600, 60, 5])
+async def test_parameters_that_leave_no_room_for_more_still_have_an_outcome(
+    settings: BrokerSettings, flow_name: str, left_bytes: int
+) -> None:
+    """What is stored for an input just fits into a header; on its way it gets longer."""
+    async with running(settings, Graph(flow_name, (Node("tail"),)), {"tail": Tail}) as flow:
+        stored = Envelope("0123456789abcdef-0", flow_name, endpoint="/x", content_type=JSON, lane="bulk", record="0123456789abcdef.0")
+        room = MAX_HEADER_BYTES - len(encode(stored._replace(parameters={"text": "x" * 100_000}))) + 100_004 - left_bytes
+        job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x", {"text": "x" * room}), inputs("a"))
+        assert (await finished(flow.bus, job)).done == 1
 
 
 async def test_a_rate_is_kept(settings: BrokerSettings, flow_name: str) -> None:

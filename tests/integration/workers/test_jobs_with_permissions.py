@@ -11,18 +11,18 @@ import pytest
 from docarray import BaseDoc, DocList
 
 from streamflow import Executor, requests
-from streamflow.broker import accounts, codec, jobs, reader, subjects
-from streamflow.broker.accounts import AUTH_FILE, settings_for
+from streamflow.broker import codec, jobs, reader, subjects
+from streamflow.broker.accounts import settings_for
 from streamflow.broker.bus import Bus
 from streamflow.broker.envelope import COLUMNS, decode
 from streamflow.broker.errors import Code
 from streamflow.broker.flow import Graph, Node
 from streamflow.broker.lifecycle import Stop
 from streamflow.broker.permissions import Role
-from streamflow.broker.server import EmbeddedBroker
 from streamflow.broker.settings import BrokerSettings, WorkerSettings
 from streamflow.broker.topology import provision
 from streamflow.workers.service import Worker
+from tests.permitted import permitted
 
 NUMBER = 200
 GRAPH = Graph(
@@ -44,11 +44,8 @@ class Mark(Executor):
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Iterator[BrokerSettings]:
-    accounts.write(tmp_path / "keys", "default", [GRAPH])
-    broker = EmbeddedBroker(tmp_path / "broker", auth=tmp_path / "keys" / AUTH_FILE)
-    broker.start()
-    yield BrokerSettings(broker_url=broker.url, broker_credentials=str(tmp_path / "keys" / "default"), connect_wait_s=5)
-    broker.stop()
+    with permitted(tmp_path, GRAPH) as settings:
+        yield settings
 
 
 async def inputs() -> AsyncIterator[jobs.Input]:

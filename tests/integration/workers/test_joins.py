@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import time
 from typing import Any
@@ -16,6 +17,7 @@ from streamflow.broker.envelope import JSON, Envelope
 from streamflow.broker.errors import Code
 from streamflow.broker.flow import Graph, Node, Polling
 from streamflow.broker.settings import BrokerSettings
+from streamflow.gateway.correlator import Waiting
 from streamflow.gateway.dispatch import Call
 from streamflow.workers.executor import Executor, requests
 from tests.running import Running, running
@@ -219,6 +221,16 @@ async def test_a_late_answer_names_the_executor_where_the_request_is(settings: B
         await flow.ready()
         answer = await ask(flow, "/x", deadline=time.time() + 0.3)
         assert "it is at executor 'slow'" in answer.status.description
+
+
+async def test_what_may_be_answered_in_part_is_not_held_until_its_deadline_once_it_is_answered(
+    settings: BrokerSettings, flow_name: str
+) -> None:
+    nodes = (Node("foo"), Node("end", needs=("foo",), allow_partial=True))
+    async with running(settings, Graph(flow_name, nodes), {"foo": "", "end": ""}) as flow:
+        for _ in range(20):
+            await ask(flow, "/x", "q", deadline=time.time() + 60)
+        assert not [each for each in gc.get_objects() if isinstance(each, Waiting)]
 
 
 async def test_a_partial_answer_is_given_when_allowed_and_says_what_it_lacks(settings: BrokerSettings, flow_name: str) -> None:

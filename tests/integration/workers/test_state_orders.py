@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,16 +59,25 @@ class Client:
         """A snapshot, once it is over."""
         made = await self.snapshot()
         assert made.status == SnapshotStatus.RUNNING and made.snapshot_file
-        while (seen := await self.snapshot_status(made.id.value)).status == SnapshotStatus.RUNNING:
-            await asyncio.sleep(0.02)
-        return seen
+        return await over(self.snapshot_status, made.id.value)
 
     async def restored(self, file: str) -> Any:
         made = await self.restore(file)
         assert made.status == RestoreStatus.RUNNING
-        while (seen := await self.restore_status(made.id.value)).status == RestoreStatus.RUNNING:
-            await asyncio.sleep(0.02)
-        return seen
+        return await over(self.restore_status, made.id.value)
+
+
+async def over(status: Callable[[str], Awaitable[Any]], name: str) -> Any:
+    """What `status` says of the order `name` once it runs no more."""
+    said: Any = None
+
+    async def has_ended() -> bool:
+        nonlocal said
+        said = await status(name)
+        return bool(said.status != type(said).RUNNING)
+
+    await eventually(has_ended, what=f"the end of {name}")
+    return said
 
 
 @asynccontextmanager
@@ -166,8 +175,7 @@ async def test_an_order_outlives_who_heard_it(settings: BrokerSettings, flow_nam
         assert (await client.snapshot_status(made.id.value)).status == SnapshotStatus.RUNNING
         await bucket.delete(bus, flow_name, "snapshot.notes.0")
         flow.start_worker("notes", Notes)
-        while (seen := await client.snapshot_status(made.id.value)).status == SnapshotStatus.RUNNING:
-            await asyncio.sleep(0.02)
+        seen = await over(client.snapshot_status, made.id.value)
         assert seen.status == SnapshotStatus.SUCCEEDED
 
 
@@ -188,8 +196,8 @@ async def test_what_fails_says_why_and_unknown_names_are_not_found(settings: Bro
             await client.snapshot()
         assert raised.value.code() is grpc.StatusCode.ALREADY_EXISTS
         Forgetful.may_fail.set()
-        while (call := client.snapshot_status(made.id.value)) and (await call).status == SnapshotStatus.RUNNING:
-            await asyncio.sleep(0.02)
+        await over(client.snapshot_status, made.id.value)
+        call = client.snapshot_status(made.id.value)
         assert (await call).status == SnapshotStatus.FAILED
         assert "the disk is gone" in dict(await call.trailing_metadata())["x-streamflow-detail"]
         for name in ("", "notes/abc", "nobody/abc", "notes/a.b*c>", made.id.value.upper()):

@@ -22,7 +22,7 @@ from streamflow.broker.permissions import Role
 from streamflow.broker.pull import Delivery, Pull
 from streamflow.broker.server import EmbeddedBroker
 from streamflow.broker.settings import BrokerSettings, WorkerSettings
-from streamflow.broker.state_orders import Kind, State
+from streamflow.broker.state_orders import Kind, Progress, State
 from streamflow.broker.topology import provision
 from streamflow.gateway.dispatch import Call, Dispatcher
 from streamflow.gateway.state_desk import StateDesk
@@ -79,8 +79,14 @@ async def post(flow: Running, endpoint: str, *texts: str, **more: Any) -> list[s
 
 
 async def done(states: StateDesk, kind: Kind, order: str) -> None:
-    while (progress := await states.progress(kind, order)) is not None and progress.state is State.RUNNING:
-        await asyncio.sleep(0.02)
+    progress: Progress | None = None
+
+    async def is_over() -> bool:
+        nonlocal progress
+        progress = await states.progress(kind, order)
+        return progress is None or progress.state is not State.RUNNING
+
+    await eventually(is_over, what=f"the end of {order}")
     assert progress is not None and progress.state is State.SUCCEEDED, progress
 
 
@@ -190,8 +196,7 @@ async def test_snapshots_may_be_folders_and_come_from_coroutines(
             info = await bus.api(f"STREAM.INFO.{subjects.snapshot_stream(flow_name, 'notes')}", {"subjects_filter": manifests})
             return len(info["state"].get("subjects") or ())
 
-        while not await stored():
-            await asyncio.sleep(0.02)
+        await eventually(stored, what="a snapshot")
         await grow(flow, kind, range(1, 2))
         assert Notes.living[1].texts == ["a"]
 
@@ -324,8 +329,11 @@ async def test_a_write_of_a_dead_worker_is_answered_by_the_shard_that_has_it(set
         flow.start_worker("notes", Notes, shard=1, replica=1)
         await eventually(lambda: len(Notes.living) == 1, what="shard 1")
         consumer = f"CONSUMER.INFO.{subjects.work_stream(flow_name, 'notes')}.{subjects.work_durable('now')}"
-        while (await bus.api(consumer))["delivered"]["consumer_seq"] < 8:  # more often than deaths are forgiven
-            await asyncio.sleep(0.02)
+
+        async def is_passed_on() -> bool:  # more often than deaths are forgiven
+            return bool((await bus.api(consumer))["delivered"]["consumer_seq"] >= 8)
+
+        await eventually(is_passed_on, what="deliveries to the wrong shard")
         assert not replies and Notes.living[1].texts == []
         flow.start_worker("notes", Notes, shard=0, replica=0)
         await eventually(lambda: replies, what="the answer")

@@ -13,9 +13,9 @@ from docarray import BaseDoc, DocList, DocVec
 from docarray.typing import ID, NdArray
 from pydantic import Field, PrivateAttr, ValidationError, create_model, field_validator
 
-from streamflow.broker.codec import decode, encode
+from streamflow.broker.codec import decode, encode, transcode
 from streamflow.broker.codec.plans import plan_of
-from streamflow.broker.envelope import COLUMNS
+from streamflow.broker.envelope import COLUMNS, JSON
 from streamflow.broker.errors import InvalidInput, StreamflowError
 
 pytestmark = pytest.mark.feature("DC-02")
@@ -239,6 +239,11 @@ def test_bodies_that_contradict_themselves_are_refused(body: bytes, reason: str)
 def test_map_keys_that_could_be_made_to_collide_are_refused_from_clients(key: Any) -> None:
     with pytest.raises(InvalidInput, match="map key"):
         decode(block(1, {"id": "a", "tags": {key: 1}}, {}), COLUMNS, Item)
+
+
+def test_other_map_keys_are_kept_from_clients() -> None:
+    tags = {"x": 1, b"y": 2, 3: 4, 0.5: 6}
+    assert transcode(block(1, {"id": "a", "tags": tags}, {}), COLUMNS, JSON) == b'[{"id":"a","tags":{"x":1,"eQ==":2,"3":4,"0.5":6}}]'
 
 
 def tensor(dtype: bytes, dims: list[int], data: bytes, order: int = 0) -> msgpack.ExtType:

@@ -36,6 +36,16 @@ threads = [threading.Thread(target=work) for _ in range(5)]
 [thread.join() for thread in threads]
 print(20)
 """,
+    "collected by the cycle collector": """
+for _ in range(5):
+    client = Client(**url)
+    client.post('/echo', docs)
+    client.itself = client
+    del client
+    gc.collect()
+with Client(**url) as client:
+    print(len(client.post('/echo', docs)))
+""",
     "failed": """
 try:
     Client(**url).post('/fail', [TextDoc(text='bad') for _ in range(9)], request_size=1)

@@ -240,18 +240,21 @@ def test_metadata_is_joined_from_mappings_and_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "executor", "code"),
+    ("name", "executor", "stacks", "code"),
     [
-        ("ValueError", "First", Code.EXECUTOR_ERROR),
-        ("ValueError", "", Code.EXECUTOR_ERROR),
-        ("NotFound", "First", Code.EXECUTOR_ERROR),
-        ("NotFound", "", Code.NOT_FOUND),
-        ("QUARANTINED", "", Code.QUARANTINED),
-        ("InternalNetworkError", "", Code.UNAVAILABLE),
+        ("ValueError", "First", ("Traceback",), Code.EXECUTOR_ERROR),
+        ("ValueError", "", (), Code.EXECUTOR_ERROR),
+        ("NotFound", "First", ("Traceback",), Code.EXECUTOR_ERROR),
+        ("NotFound", "", (), Code.NOT_FOUND),
+        ("InvalidInput", "First", (), Code.INVALID_ARGUMENT),  # its worker could not read the documents
+        ("QUARANTINED", "", (), Code.QUARANTINED),
+        ("InternalNetworkError", "", (), Code.UNAVAILABLE),
     ],
 )
-def test_jina_errors_are_known_by_name_unless_an_executor_raised_them(name: str, executor: str, code: Code) -> None:
-    assert named_status(name, "text", executor=executor).code is code
+def test_jina_errors_are_known_by_name_unless_an_executor_raised_them(
+    name: str, executor: str, stacks: tuple[str, ...], code: Code
+) -> None:
+    assert named_status(name, "text", stacks=stacks, executor=executor).code is code
 
 
 @pytest.mark.feature("ER-10")

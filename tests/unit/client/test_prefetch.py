@@ -17,6 +17,7 @@ from streamflow.client import AsyncClient, Client
 from streamflow.client.prefetch import LEAST, Prefetch
 from streamflow.client.results import DataRequest, Header, Parts
 from streamflow.client.transport import Outgoing
+from tests.reading import TEXT, Reading
 from tests.unit.client.backend import Item
 from tests.unit.client.grpc_servers import GrpcServer
 from tests.unit.client.servers import Running, protocol, serving
@@ -33,21 +34,9 @@ async def talker(kind: str, server: Running) -> AsyncIterator[AsyncClient]:
 
 
 async def test_input_is_read_while_what_is_under_way_takes_less_than_the_limit(talker: AsyncClient) -> None:
-    text = "x" * 100_000
-    pulled = taken = most = 0
-
-    async def documents() -> AsyncIterator[Item]:
-        nonlocal pulled, most
-        for _ in range(60):
-            most = max(most, pulled - taken)
-            pulled += len(text)
-            yield Item(text=text)
-
-    async for docs in talker.post("/echo", documents, request_size=1, return_type=DocList[Item]):
-        await asyncio.sleep(0.002)  # slower than the server
-        taken += len(docs[0].text)
-    assert taken == 60 * len(text)
-    assert MOST_BYTES / 2 < most < MOST_BYTES + len(text)
+    reading = Reading(Item, 60)
+    await reading.take(talker.post("/echo", reading.documents, request_size=1, return_type=DocList[Item]))
+    assert MOST_BYTES / 2 < reading.most_ahead < MOST_BYTES + len(TEXT)
 
 
 async def test_four_requests_larger_than_the_limit_still_overlap(talker: AsyncClient, server: Running) -> None:

@@ -11,9 +11,10 @@ import pytest
 import uvloop
 
 from streamflow.broker.settings import GatewaySettings
+from streamflow.gateway.connections import WRITE_BYTES
 from streamflow.gateway.http_app import create_app
 from streamflow.gateway.http_io import Receive, Scope, Send
-from streamflow.gateway.http_server import _WRITE_BYTES, serve_http
+from streamflow.gateway.http_server import serve_http
 from tests.waiting import eventually
 
 from .conftest import LOCAL
@@ -72,7 +73,7 @@ async def _waiting_bytes(app: Endless) -> int:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_an_answer_waits_for_its_reader_before_it_fills_memory(loop: Loop) -> None:
     with asyncio.Runner(loop_factory=loop) as runner:
-        assert 0 < runner.run(_waiting_bytes(Endless())) <= _WRITE_BYTES + 2 * len(CHUNK)
+        assert 0 < runner.run(_waiting_bytes(Endless())) <= WRITE_BYTES + 2 * len(CHUNK)
 
 
 @pytest.mark.parametrize(("compression", "extension"), [("none", False), ("gzip", True)])

@@ -91,6 +91,18 @@ async def test_cancel_gives_up_all_and_ends_the_iteration() -> None:
     assert all(future.cancelled() for future in open_ones)
 
 
+async def test_an_answer_may_come_in_the_turn_in_which_all_is_given_up() -> None:
+    failures: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, failure: failures.append(failure))
+    window: Window[int] = Window(10)
+    (open_one,) = filled(window, 1)
+    open_one.set_result(Envelope("0"))
+    window.cancel()
+    assert await all_of(window) == []
+    await asyncio.sleep(0)
+    assert not failures
+
+
 async def test_a_request_that_is_cancelled_or_crashes_is_an_answer(caplog: pytest.LogCaptureFixture) -> None:
     window: Window[int] = Window(0)
     first, second = filled(window, 2)

@@ -56,13 +56,13 @@ def run(cls: type[Executor], docs: Any, parameters: Any = None, endpoint: str = 
     return invoker.call(spec, docs, parameters or {})
 
 
-def returning(value: Any, name: str = "docs") -> type[Executor]:
+def returning(value: Any) -> type[Executor]:
     """An executor whose only endpoint returns `value`, or what it gives for the documents."""
 
     class Returns(Executor):
         @requests(on="/x", request_schema=In, response_schema=Out)
         def foo(self, **kwargs: Any) -> Any:
-            return value(kwargs[name]) if callable(value) else value
+            return value(kwargs["docs"]) if callable(value) else value
 
         @requests(on="/one", request_schema=In, response_schema=Out)
         def one(self, doc: Any, **kwargs: Any) -> Any:

@@ -110,6 +110,12 @@ def test_who_finds_no_place_works_without(file: LeaseFile, monkeypatch: pytest.M
         assert page.held() == [subject(1)] and file.leases(0).held() == [subject(pid)]
 
 
+def test_a_clock_that_is_set_back_delays_no_sign_of_life(page: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    page.hold(subject(1), NEVER)
+    monkeypatch.setattr(time, "time", lambda began=time.time(): began - 3600)
+    assert page.due(0.0) == [subject(1)]
+
+
 def test_due_is_what_the_broker_has_not_heard_of_for_long_and_wants_to(page: Leases) -> None:
     page.hold(subject(1), NEVER)
     page.hold(subject(2), time.time() + 60)

@@ -25,3 +25,10 @@ def test_a_fast_one_holds_twice_the_work_that_it_may_have_under_way_ahead(mean_s
     pace = settled(mean_s)
     ahead = pace.bulk_capacity - 1
     assert ahead * mean_s <= BULK_AHEAD_S * 1.01 and pace.bulk_held == pace.bulk_capacity + 1 + ahead
+
+
+def test_a_clock_that_is_set_back_makes_a_slow_handler_hoard_nothing() -> None:
+    pace = settled(1.0)
+    held = pace.capacity
+    pace.ended(-3600.0)
+    assert pace.capacity == held

@@ -17,14 +17,14 @@ def fill(room: Room, most: int = LARGEST) -> int:
     return most
 
 
-def simulate(held: int, per_look: int, looks: int, has_work: bool = True) -> list[int]:
+def simulate(held: int, per_look: int, looks: int) -> list[int]:
     """What waits in the broker after each look, with workers that hold `held` and run `per_look` until the next one."""
     room, under_way, waiting = Room("stream", "bulk"), 0, []
     for _ in range(looks):
         busy = min(under_way, held)
         waiting.append(under_way - busy)
         room.see(under_way - busy, busy, 0)
-        under_way += fill(room) if has_work else 0
+        under_way += fill(room)
         under_way -= min(under_way, per_look)
     return waiting
 

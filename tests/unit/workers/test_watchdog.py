@@ -22,9 +22,10 @@ def test_the_oldest_call_above_the_limit_is_told() -> None:
         watchdog.stop()
 
 
-def test_without_a_limit_nothing_is_kept() -> None:
-    with unwatched("/run"), unwatched("/run"):
-        pass
+def test_without_a_limit_all_calls_share_one_context_that_keeps_nothing() -> None:
+    with unwatched("/run") as outer, unwatched("/other") as inner:
+        assert outer is inner is None
+    assert unwatched("/run") is unwatched("/other")
 
 
 def test_who_holds_the_lock_is_ended_from_outside_of_it() -> None:

@@ -1,4 +1,4 @@
-"""A stream of requests that goes on while something is done to a flow: every answer and every failure is kept."""
+"""Requests that go on while something is done to a flow: every answer and every failure is kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 
-class Stream:
+class Meanwhile:
     """Clients that post one document after the other to endpoint `on` at `address` ("host:port"), each over a connection that it keeps.
 
     Context manager. `answers` are (time.monotonic() at which it came, text); `failures` what was no answer with status 200.

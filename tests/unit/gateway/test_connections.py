@@ -1,0 +1,67 @@
+"""What is left in the gateway of connections that have gone."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import aiohttp
+import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.server import ServerProtocol
+
+from streamflow.gateway.http_server import HttpServer
+from tests.waiting import eventually
+
+from .conftest import LOCAL
+
+pytestmark = pytest.mark.feature("GW-16")
+NUMBER = 20
+KINDS = (HttpToolsProtocol, WebSocketsSansIOProtocol, ServerProtocol)
+
+Count = Callable[[], dict[str, int]]
+
+
+@pytest.fixture
+def left() -> Iterator[Count]:
+    """How many objects of `KINDS` there are that were not there before, and that no collection of garbage has removed."""
+    gc.collect()
+    gc.disable()
+    before = [one for one in gc.get_objects() if isinstance(one, KINDS)]
+
+    def count() -> dict[str, int]:
+        known = set(map(id, before))
+        return Counter(type(one).__name__ for one in gc.get_objects() if isinstance(one, KINDS) and id(one) not in known)
+
+    yield count
+    gc.enable()
+
+
+async def test_an_open_socket_has_nothing_of_its_http_connection_and_a_closed_one_nothing_at_all(
+    http: aiohttp.ClientSession, left: Count
+) -> None:
+    sockets = [await http.ws_connect("/") for _ in range(NUMBER)]
+    for socket in sockets:
+        await socket.send_json({"execEndpoint": "/echo", "data": [{"id": "1"}]})
+        await socket.receive_json(timeout=10)
+    assert left() == {"SocketConnection": NUMBER, "ServerProtocol": NUMBER}
+    for socket in sockets:
+        await socket.close()
+
+    await eventually(lambda: not left(), 20.0, "nothing is left of closed sockets")
+
+
+async def test_nothing_is_left_of_sockets_whose_clients_vanish(http_server: HttpServer, left: Count) -> None:
+    for _ in range(NUMBER):
+        reader, writer = await asyncio.open_connection(LOCAL, http_server.ports[0])
+        writer.write(
+            b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert (await reader.readline()).startswith(b"HTTP/1.1 101")
+        writer.transport.abort()
+
+    await eventually(lambda: not left(), 20.0, "nothing is left of sockets that vanished")
