@@ -16,6 +16,7 @@ import pytest
 from streamflow import Client
 from streamflow.broker.errors import ExecutorError
 from streamflow.client import RequestTimeout
+from tests.waiting import eventually
 
 from .checker import nothing_left, stream_states
 from .executors.talkers import Word
@@ -147,8 +148,12 @@ async def test_a_stream_that_kills_its_workers_ends_in_quarantine(programs: Prog
     assert found == list(range(len(found))) and 30 < len(found) <= 40
     assert {line[1] for line in served.lines("said", "w")} == {"1", "2"}
     assert len(await read(WAYS["SSE"], served, "/say", "next", n=3)) == 3
-    states = await stream_states(served.broker_url)
-    assert states["sf_deadly_dead"]["messages"] == 1 and not states["sf_deadly_talk"]["messages"]
+
+    async def is_all_settled() -> bool:
+        states = await stream_states(served.broker_url)
+        return states["sf_deadly_dead"]["messages"] == 1 and not states["sf_deadly_talk"]["messages"]
+
+    await eventually(is_all_settled, what="one dead letter and an empty queue")
 
 
 @pytest.mark.parametrize("endpoint", SAYS)
