@@ -11,37 +11,33 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from itertools import compress
 from typing import Any
 
 from streamflow.broker import blobs, subjects
 from streamflow.broker.bus import Bus
 from streamflow.broker.credit import GONE, window_bytes
-from streamflow.broker.envelope import EMPTY, JSON, Envelope, decode, encode
-from streamflow.broker.errors import Code, DeadlineExceeded, InvalidInput, Status, StreamflowError, TooLarge, Unavailable
-from streamflow.broker.flow import GATEWAY, Graph
+from streamflow.broker.envelope import EMPTY, JSON, Envelope, decode
+from streamflow.broker.errors import Code, DeadlineExceeded, InvalidInput, StreamflowError, TooLarge, Unavailable
+from streamflow.broker.flow import Graph
 from streamflow.broker.hops import first_messages, hops_of, journal_copy, message_for
 from streamflow.broker.routing import Kind, Step, first_steps, plan_for
+from streamflow.broker.tasks import Tasks
 
-from . import whereabouts
+from .asking import AskingAgain
 from .catalog import Catalog
 from .correlator import Correlator, Waiting
 from .echo import echo
-from .first_hops import FirstHops, discard
+from .first_hops import FirstHops, Refusal, discard, failed
+from .late import Late
 from .sequence import Sequence
 from .stored import StoredAnswers
 
 log = logging.getLogger(__name__)
 
 NO_WORKER_S = 10.0  # a request is refused when an executor has had no worker for so long
-ASK_AGAIN_S = 1.0
-ASK_TOGETHER = 64  # requests; one by one, thousands take longer than their clients wait
-PARTIAL_S = 0.2  # before the deadline, for a partial answer to be made and to arrive
-EXPLAIN_S = 0.05  # for finding out where a late request is
-EXPLAIN_AT_ONCE = 4  # late requests that are looked for; where many are late, looking for all of them would make more late
 
 
 @dataclass(slots=True)
@@ -72,13 +68,14 @@ class Dispatcher:
         self._owner = secrets.token_hex(6)
         self._number = 0
         self._correlator = Correlator(self._too_late)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._asking: asyncio.Task[None] | None = None
+        self._tasks = Tasks(log, "gateway task failed")
+        self._late = Late(bus, lambda: self._graph, self._correlator, self._tasks, self._refuse)
+        replies = subjects.replies(graph.flow, self._owner)
+        self._again = AskingAgain(bus, lambda: self._graph, replies, self._correlator, self._tasks, self._begin)
         self._absent: set[str] = set()
-        self._explaining = 0
         self._streams = 0
         self._partial = any(node.allow_partial for node in graph.nodes)
-        self._stored = StoredAnswers(bus, lambda: self._graph, self._spawn)
+        self._stored = StoredAnswers(bus, lambda: self._graph, self._tasks.spawn)
         self.catalog = Catalog(graph)
 
     @property
@@ -101,10 +98,10 @@ class Dispatcher:
         flow = self._graph.flow
         await self._bus.listen(subjects.replies(flow, self._owner), self._replied)
         await self._bus.listen(subjects.control(flow, "announce"), lambda s, r, h, payload: self.catalog.hear(payload))
-        self._bus.on_reconnect(self._reconnected)
+        self._bus.on_reconnect(self._again.begin)
         self._bus.publish(subjects.control(flow, "hello"), b"")
-        self._spawn(self._correlator.watch_deadlines())
-        self._spawn(self._watch_workers())
+        self._tasks.spawn(self._correlator.watch_deadlines())
+        self._tasks.spawn(self._watch_workers())
 
     def use_graph(self, graph: Graph) -> None:
         """Route new requests by another definition of the same flow."""
@@ -113,9 +110,7 @@ class Dispatcher:
         self.catalog.use_graph(graph)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
 
     # requests
 
@@ -194,7 +189,7 @@ class Dispatcher:
         waiting = Waiting(envelope, on_answer, time.monotonic(), sequence=sequence)
         self._correlator.register(waiting)
         if self._partial and envelope.deadline:
-            self._settle_partial_before_deadline(envelope)
+            self._late.settle_before_deadline(envelope)
         self._begin(waiting, envelope)
 
     def _begin(self, waiting: Waiting, envelope: Envelope) -> None:
@@ -202,7 +197,7 @@ class Dispatcher:
         try:
             steps = self._first_steps(envelope)
             if len(envelope.body) > self._bus.settings.inline_bytes:
-                self._spawn(self._publish_large(waiting, envelope, steps))
+                self._tasks.spawn(self._publish_large(waiting, envelope, steps))
             else:
                 waiting.first = envelope
                 self._publish(envelope, steps)
@@ -253,7 +248,7 @@ class Dispatcher:
         messages = first_messages(self._graph, envelope, steps)
         acks = self._acks_of(envelope, len(messages)) if len(messages) > 1 else None
         for (subject, message_id, payload), step in zip(messages, hops_of(steps), strict=True):
-            self._bus.store(subject, payload, message_id, _Refusal(self, envelope) if acks is None else acks.ack_of(step))
+            self._bus.store(subject, payload, message_id, Refusal(self._refuse, envelope) if acks is None else acks.ack_of(step))
         if self._graph.journal is not None:
             copy = journal_copy(envelope)
             self._bus.store(copy.subject, copy.payload, copy.message_id, _not_in_journal)
@@ -261,10 +256,10 @@ class Dispatcher:
             self._correlator.resolve(echo(envelope))
 
     def _acks_of(self, envelope: Envelope, total: int) -> FirstHops:
-        return FirstHops(self._bus, self._graph, envelope, total, self._refuse, self._spawn)
+        return FirstHops(self._bus, self._graph, envelope, total, self._refuse, self._tasks.spawn)
 
     def _refuse(self, envelope: Envelope, error: StreamflowError) -> None:
-        self._correlator.resolve(_error_answer(envelope, Status.of(error)))
+        self._correlator.resolve(failed(envelope, error))
 
     # answers
 
@@ -277,7 +272,7 @@ class Dispatcher:
         if answer.stream and answer.position < 0 and not answer.final:
             self._probed(answer)
         elif answer.claim is not None:
-            self._spawn(self._fetch(answer))
+            self._tasks.spawn(self._fetch(answer))
         else:
             self._correlator.resolve(answer)
 
@@ -292,56 +287,13 @@ class Dispatcher:
         try:
             self._correlator.resolve(await blobs.check_out(self._bus, answer))
         except StreamflowError as error:
-            self._correlator.resolve(_error_answer(answer, Status.of(error)))
+            self._correlator.resolve(failed(answer, error))
             return
         await blobs.discard(self._bus, answer.flow, answer.claim)
 
     def _too_late(self, waiting: Waiting) -> None:
-        self._spawn(self._explain_late(waiting))
+        self._late.explain(waiting)
         self._withdraw(waiting.envelope)
-
-    async def _explain_late(self, waiting: Waiting) -> None:
-        """Answer DEADLINE_EXCEEDED, saying where the request is if the broker tells at once."""
-        envelope, waited_s = waiting.envelope, time.monotonic() - waiting.since
-        self._explaining += 1
-        where = await self._where(envelope) if self._explaining <= EXPLAIN_AT_ONCE else ""
-        self._explaining -= 1
-        text = f"{envelope.endpoint}: no answer within {waited_s:.3f} s" + (f": {where}" if where else "")
-        waiting.on_answer(_error_answer(envelope, Status.of(DeadlineExceeded(text))))
-
-    async def _where(self, envelope: Envelope) -> str:
-        """What a request waits for, in words; "" when nobody tells within `EXPLAIN_S`."""
-        try:
-            async with asyncio.timeout(EXPLAIN_S):
-                if gaps := await whereabouts.gaps(self._bus, self._graph, envelope):
-                    return "; ".join(map(str, gaps))
-                executor = await whereabouts.executor_of(self._bus, self._graph, envelope)
-                return f"it is at executor {executor!r}" if executor else ""
-        except (StreamflowError, TimeoutError) as error:
-            log.debug("request %s: nobody knows where it is: %s", envelope.request_id, error)
-            return ""
-
-    def _settle_partial_before_deadline(self, envelope: Envelope) -> None:
-        left_s = max(0.0, envelope.deadline - time.time())
-        early_s = min(PARTIAL_S, left_s / 4)
-        # By its id, as the request may be answered long before.
-        asyncio.get_running_loop().call_later(left_s - early_s, self._if_open, envelope.request_id)
-
-    def _if_open(self, request_id: str) -> None:
-        if (waiting := self._correlator.find(request_id)) is not None:
-            self._spawn(self._settle_partial(waiting.envelope))
-
-    async def _settle_partial(self, envelope: Envelope) -> None:
-        """Shortly before the deadline: have what waits at executors with `allow_partial` go on without what is missing."""
-        for gap in await whereabouts.gaps(self._bus, self._graph, envelope):
-            if gap.place == GATEWAY or not self._graph.node(gap.place).allow_partial:
-                continue
-            order = envelope._replace(
-                body=b"", content_type=EMPTY, hop=gap.place, part=gap.kind, expected=gap.expected, missing=gap.missing
-            )
-            subject = subjects.work(envelope.flow, self._graph.host_of(gap.place), envelope.lane, envelope.request_id)
-            message_id = subjects.message_id(envelope.request_id, gap.place, f"without {gap.missing}", envelope.run)
-            self._bus.store(subject, encode(order), message_id, _Refusal(self, envelope))
 
     # giving up
 
@@ -378,96 +330,7 @@ class Dispatcher:
             if not self._graph.node(name).floating:
                 raise Unavailable(f"executor {name!r} of flow {self._graph.flow!r} has no live worker")
 
-    # asking again
-
-    def _reconnected(self) -> None:
-        for waiting in self._correlator.open():
-            if waiting.sequence is not None:
-                waiting.sequence.repeat()
-        self._ask_for_answers()
-        if self._asking is not None:
-            self._asking.cancel()  # it goes by what was before
-        self._asking = self._spawn(self._ask_again())
-
-    def _ask_for_answers(self) -> None:
-        """Have the workers send again what they answered while our connection was broken and the broker had not noticed."""
-        flow = self._graph.flow
-        try:
-            self._bus.publish(subjects.control(flow, "hello"), subjects.replies(flow, self._owner).encode())
-        except StreamflowError as error:
-            log.debug("the workers are not asked for their last answers: %s", error)
-
-    async def _ask_again(self) -> None:
-        """After the broker was away: look for each open request in the flow's queues and publish again what is nowhere.
-
-        Twice, with a pause between, since a request is nowhere for a moment while its answer travels. Workers send their last answers
-        again, so this is for the rare cases that a broker and a worker died together, or that parts of a stream went into a connection
-        of ours that was broken.
-        """
-        await asyncio.sleep(ASK_AGAIN_S)
-        gaps = [(waiting, waiting.sequence.gap) for waiting in self._correlator.open() if waiting.sequence is not None]
-        lost = await self._nowhere(self._correlator.open())
-        await asyncio.sleep(ASK_AGAIN_S)
-        stuck = [waiting for waiting, gap in gaps if gap is not None and waiting.sequence is not None and waiting.sequence.gap == gap]
-        found = [*await self._nowhere(lost), *stuck]
-        for waiting in {waiting.envelope.request_id: waiting for waiting in found}.values():
-            if waiting.first is not None and self._correlator.is_open(waiting):
-                log.info("request %s was lost on its way: publishing it again", waiting.envelope.request_id)
-                again = waiting.first._replace(run=secrets.token_hex(4))
-                if waiting.sequence is not None:
-                    waiting.sequence.restart(again.run)
-                self._begin(waiting, again)
-
-    async def _nowhere(self, open_now: list[Waiting]) -> list[Waiting]:
-        """Those that no queue holds."""
-        found: list[Waiting] = []
-        for start in range(0, len(open_now), ASK_TOGETHER):
-            some = open_now[start : start + ASK_TOGETHER]
-            are_nowhere = await asyncio.gather(*map(self._is_nowhere, some))
-            found += compress(some, are_nowhere)
-        return found
-
-    async def _is_nowhere(self, waiting: Waiting) -> bool:
-        """Whether no queue holds a request that is still open. While nobody can tell (a cluster elects a leader) it is asked on."""
-        while self._correlator.is_open(waiting):
-            try:
-                # Parts that wait for others do not count: what they wait for is in a queue until it has come.
-                return await whereabouts.executor_of(self._bus, self._graph, waiting.envelope) is None
-            except Unavailable as error:
-                log.debug("request %s: nobody knows yet where it is: %s", waiting.envelope.request_id, error)
-                await asyncio.sleep(ASK_AGAIN_S)
-        return False
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("gateway task failed", exc_info=task.exception())
-
-
-class _Refusal:
-    """Called with the publish-ack of a first hop; answers the client when the broker did not take it."""
-
-    __slots__ = ("_dispatcher", "_envelope")
-
-    def __init__(self, dispatcher: Dispatcher, envelope: Envelope) -> None:
-        self._dispatcher = dispatcher
-        self._envelope = envelope
-
-    def __call__(self, _sequence: int, error: StreamflowError | None) -> None:
-        if error is not None:
-            self._dispatcher._refuse(self._envelope, error)
-
 
 def _not_in_journal(_sequence: int, error: StreamflowError | None) -> None:
     if error is not None:
         log.warning("a request is missing from the journal: %s", error)
-
-
-def _error_answer(envelope: Envelope, status: Status) -> Envelope:
-    return envelope._replace(status=status, body=b"", content_type=EMPTY, claim=None, final=True)

@@ -1,21 +1,43 @@
-"""The publish-acks of a request's first hops, where they are several or bring a large body each."""
+"""The publish-acks of a request's first hops: alone, or where they are several or bring a large body each."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from streamflow.broker import blobs
 from streamflow.broker.acks import Stored
 from streamflow.broker.bus import Bus
-from streamflow.broker.envelope import Claim, Envelope
-from streamflow.broker.errors import StreamflowError, Unavailable
+from streamflow.broker.envelope import EMPTY, Claim, Envelope
+from streamflow.broker.errors import Status, StreamflowError, Unavailable
 from streamflow.broker.flow import Graph
 from streamflow.broker.routing import Step
 from streamflow.broker.unmet import blanks
 
 log = logging.getLogger(__name__)
+
+
+Refuse: TypeAlias = Callable[[Envelope, StreamflowError], None]
+
+
+def failed(envelope: Envelope, error: StreamflowError) -> Envelope:
+    """The answer to a request, or in place of its answer, that `error` ended."""
+    return envelope._replace(status=Status.of(error), body=b"", content_type=EMPTY, claim=None, final=True)
+
+
+class Refusal:
+    """Called with the publish-ack of a message for a request; answers it when the broker did not take that."""
+
+    __slots__ = ("_envelope", "_refuse")
+
+    def __init__(self, refuse: Refuse, envelope: Envelope) -> None:
+        self._refuse = refuse
+        self._envelope = envelope
+
+    def __call__(self, _sequence: int, error: StreamflowError | None) -> None:
+        if error is not None:
+            self._refuse(self._envelope, error)
 
 
 class FirstHops:
@@ -30,7 +52,7 @@ class FirstHops:
         graph: Graph,
         envelope: Envelope,
         total: int,
-        refuse: Callable[[Envelope, StreamflowError], None],
+        refuse: Refuse,
         spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         self._bus = bus

@@ -27,7 +27,6 @@ from streamflow.broker.errors import (
     InvalidInput,
     NotFound,
     Overloaded,
-    Status,
     StreamflowError,
     TooLarge,
     Unavailable,
@@ -38,7 +37,7 @@ from streamflow.broker.routing import Step, first_steps
 
 from . import whereabouts
 from .echo import echo
-from .first_hops import tell_of_refusal
+from .first_hops import failed, tell_of_refusal
 from .keeping import NAME, pending
 from .principals import ANYONE, CURRENT
 
@@ -336,4 +335,4 @@ def _require_same(request: Envelope, fingerprint: object) -> None:
 
 
 def _failed(request: Envelope, error: StreamflowError) -> Envelope:
-    return request._replace(status=Status.of(error), body=b"", content_type="", claim=None, record="")
+    return failed(request, error)._replace(record="")

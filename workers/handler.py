@@ -18,6 +18,7 @@ from streamflow.broker.errors import OK, InvalidInput, Overloaded, Status, Strea
 from streamflow.broker.pull import Delivery
 from streamflow.broker.replies import ReplySender
 from streamflow.broker.routing import carries_all
+from streamflow.broker.tasks import Tasks
 
 from .batch_runner import runner_for
 from .cancelled import Cancelled
@@ -74,14 +75,14 @@ class Handler:
         self._on_fatal = on_fatal
         self._outgoing = Outgoing(identity, flows)
         self._processor = Processor(invoker, identity.executor, identity.replica, condition)
+        self._tasks = Tasks(log, "a delivery was left to its redelivery")
         self._runner = runner_for(invoker, self._processor, self._finish, f"executor {identity.executor}")
         place = subjects.credit_place(identity.flow, identity.executor)
         self._streams = Streams(bus, place, self._processor, self._send_part, self._runner.submit, on_waiting)
         self._suspects = Suspects(bus, identity.flow, identity.executor)
-        self.outbox = Outbox(bus, replies, self._spawn)
-        self._forward = Forward(identity, bus, flows, self._outgoing, self.outbox, self._spawn)
-        self._settler = Settler(identity, bus, flows, self._outgoing, self._forward, keepalive, self._suspects, retries, self._spawn)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.outbox = Outbox(bus, replies, self._tasks.spawn)
+        self._forward = Forward(identity, bus, flows, self._outgoing, self.outbox, self._tasks.spawn)
+        self._settler = Settler(identity, bus, flows, self._outgoing, self._forward, keepalive, self._suspects, retries, self._tasks.spawn)
         self._jobs: dict[str, Job] = {}
         self._suspect_turn = asyncio.Lock()
         self._cancelled = Cancelled()
@@ -313,20 +314,9 @@ class Handler:
                 self._keepalive.release(delivery.ack_subject)
                 delivery.leave()
 
-        task = self._spawn(coroutine)
+        task = self._tasks.spawn(coroutine)
         task.add_done_callback(ended)
         return task
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a delivery was left to its redelivery", exc_info=task.exception())
 
 
 def _cancelled_as(envelope: Envelope) -> str:

@@ -21,7 +21,8 @@ from streamflow.broker.flow import Graph, Node
 from streamflow.broker.server import EmbeddedBroker
 from streamflow.broker.settings import BrokerSettings
 from streamflow.broker.topology import provision
-from streamflow.gateway.dispatch import ASK_AGAIN_S, Call, Dispatcher
+from streamflow.gateway.asking import ASK_AGAIN_S
+from streamflow.gateway.dispatch import Call, Dispatcher
 from tests.chaos.proxy import Proxy
 from tests.running import Running, running
 from tests.waiting import eventually
@@ -57,7 +58,7 @@ async def test_a_lost_request_is_published_again_once_its_queue_answers(
         own_broker.kill()
         await eventually(lambda: not flow.bus.connected)
         await asyncio.to_thread(own_broker.start)
-        with caplog.at_level(logging.DEBUG, "streamflow.gateway.dispatch"):
+        with caplog.at_level(logging.DEBUG, "streamflow.gateway.asking"):
             await eventually(lambda: "nobody knows yet where it is" in caplog.text)
         await provision(flow.bus, graph, settings)
         flow.start_worker("e", Echo)
