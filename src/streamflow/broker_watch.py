@@ -7,8 +7,8 @@ from typing import Protocol
 
 from streamflow.broker.errors import Code, StreamflowError
 
+from .assignment import Broker
 from .events import Emit, Event, Kind
-from .job import Broker
 from .restarts import ended
 
 LOOK_S = 2.0  # how often its log is looked at

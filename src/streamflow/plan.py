@@ -16,7 +16,7 @@ from streamflow.config.spec import ExecutorSpec, GatewaySpec
 from streamflow.workers.leases import LeaseFile
 
 from . import gpus, logs
-from .job import Plan, Prepared
+from .assignment import Plan, Prepared
 from .members import Place, Role
 from .ports import HeldPorts
 from .sealing import Sealed, seal

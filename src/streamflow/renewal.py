@@ -9,8 +9,8 @@ from typing import Protocol
 
 from streamflow.broker.errors import StreamflowError
 
+from .assignment import Plan
 from .events import Emit, Event, Kind
-from .job import Plan
 from .members import Member, Place, Role
 from .reload import LOOK_S, Change, Changes
 from .rollout import Host, Rollout, Step

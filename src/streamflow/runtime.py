@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from streamflow.broker.errors import Code, RuntimeFailToStart
 
+from .assignment import Assignment
 from .events import Event, Kind, StartFailed
-from .job import Job
 from .sealing import seal
 from .spawn import with_own_package
 
@@ -71,8 +71,8 @@ class LocalRuntime:
 
     def start(self, timeout_s: float | None = None) -> None:
         """Start everything and wait until it is ready. Raises `RuntimeFailToStart` naming the executor and the cause; nothing runs then."""
-        job = Job.here(self._factory, pickle.dumps(self._seal(self._spec)), getattr(self._spec, "options", None)).to_bytes()
-        told = self._launch(job)
+        assignment = Assignment.here(self._factory, pickle.dumps(self._seal(self._spec)), getattr(self._spec, "options", None)).to_bytes()
+        told = self._launch(assignment)
         self._reader = threading.Thread(target=self._read, args=(told,), name="streamflow-events", daemon=True)
         self._reader.start()
         try:
@@ -91,8 +91,8 @@ class LocalRuntime:
             f"the flow was not ready within {timeout_s:g} s: {self._waiting or 'still starting'}", cause=Code.DEADLINE_EXCEEDED
         )
 
-    def _launch(self, job: bytes) -> int:
-        """Start the supervisor and hand it the job. Returns the descriptor its events come from."""
+    def _launch(self, assignment: bytes) -> int:
+        """Start the supervisor and hand it the assignment. Returns the descriptor its events come from."""
         take, self._owner = os.pipe()
         told, tell = os.pipe()
         command = [sys.executable, "-m", "streamflow.supervise", str(take), str(tell)]
@@ -101,8 +101,8 @@ class LocalRuntime:
         os.close(take)
         os.close(tell)
         with contextlib.suppress(BrokenPipeError):  # a supervisor that died at once is noticed as the end of its events
-            while job:
-                job = job[os.write(self._owner, job) :]
+            while assignment:
+                assignment = assignment[os.write(self._owner, assignment) :]
         return told
 
     def _read(self, told: int) -> None:

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from streamflow.broker.errors import Code, StreamflowError
 
+from .assignment import Plan, Prepared
 from .events import Emit, Event, Kind
-from .job import Plan, Prepared
 from .members import Member, Place, Role, waiting_for
 
 WAIT_TEXT_S = 3.0  # a start longer than this says what it waits for, and again after as long

@@ -1,4 +1,4 @@
-"""`python -m streamflow.supervise <job fd> <event fd>`: the process that runs the supervisor of a `with Flow()`."""
+"""`python -m streamflow.supervise <assignment fd> <event fd>`: the process that runs the supervisor of a `with Flow()`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sys
 from streamflow.broker.errors import Code
 from streamflow.broker.exit_codes import exit_code
 
+from .assignment import Assignment
 from .events import Event, Kind
-from .job import Job
 from .report import explain
 from .supervisor import Supervisor
 from .watch import Watch
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: list[str]) -> int:
-    """A pickled job comes in by the first descriptor of `arguments`, events go out as lines by the second. The pipe's end is the end."""
+    """A pickled assignment comes in by the first of `arguments`, events go out as lines by the second. The pipe's end is the end."""
     owner, told = map(int, arguments)
-    job = Job.read(owner)
-    job.settle_in()
+    assignment = Assignment.read(owner)
+    assignment.settle_in()
     os.set_blocking(told, False)
 
     def emit(event: Event) -> None:
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
         emit(event)
 
     try:
-        prepared = job.prepare()
+        prepared = assignment.prepare()
     except Exception as error:
         code = getattr(error, "code", Code.INTERNAL)
         emit(Event(Kind.FAILED, explain(error), facts={"code": code.value}))

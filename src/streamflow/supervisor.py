@@ -19,10 +19,10 @@ from functools import partial
 from streamflow.broker.errors import Code
 from streamflow.broker.exit_codes import INTERRUPTED, OK, exit_code
 
+from .assignment import Plan, Prepared
 from .broker_watch import BrokerWatch
 from .drain import Drain, alive, end_now, send
 from .events import Emit, Event, Kind
-from .job import Plan, Prepared
 from .members import Member, Place, addresses
 from .renewal import Renewal
 from .report import READY, Said, explain

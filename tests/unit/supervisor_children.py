@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from streamflow.assignment import Plan, Prepared
 from streamflow.broker.errors import FlowError
-from streamflow.job import Plan, Prepared
 from streamflow.members import Place, Role
 from streamflow.spawn import Child
 

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamflow import logs
+from streamflow.assignment import Assignment
 from streamflow.broker.errors import Code, InvalidInput
 from streamflow.events import Event, Kind, StartFailed
-from streamflow.job import Job
 from streamflow.pickling import dumps, loads
 from streamflow.report import PipeReport, Said, explain
 from streamflow.restarts import LONGEST_S, READY_STABLE_S, STABLE_S, Backoff, describe_exit
@@ -117,14 +117,14 @@ def test_own_errors_are_told_as_they_are_and_others_with_their_line() -> None:
 
 
 def test_a_job_is_read_whole_from_its_pipe() -> None:
-    job = Job.here("a:b", b"x" * 10_000)
+    assignment = Assignment.here("a:b", b"x" * 10_000)
     read, write = os.pipe()
-    os.write(write, job.to_bytes())
+    os.write(write, assignment.to_bytes())
 
-    assert Job.read(read) == job
+    assert Assignment.read(read) == assignment
     os.close(write)
     with pytest.raises(EOFError, match="before it had said what to run"):
-        Job.read(read)
+        Assignment.read(read)
     os.close(read)
 
 

@@ -59,7 +59,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A job ready to run. `make_plan` gets the broker's URL; `broker_url` is that of an external broker when `broker` is None.
+    """An assignment ready to run. `make_plan` gets the broker's URL; `broker_url` is that of an external broker when `broker` is None.
 
     `remake_plan` reads the flow file again; it raises `StreamflowError` with file and line.
     """
@@ -71,7 +71,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Assignment:
     """A flow to run in another process: `factory` ("module:function") makes a `Prepared` of what `argument` unpickles to."""
 
     factory: str
@@ -82,12 +82,12 @@ class Job:
 
     @classmethod
     def here(cls, factory: str, argument: bytes, options: Mapping[str, Any] | None = None) -> Self:
-        """A job that imports as this process does and logs to its stderr, or as the flow's `options` say."""
+        """One that imports as this process does and logs to its stderr, or as the flow's `options` say."""
         return cls(factory, argument, tuple(sys.path), os.environ.get("PYTHONPATH"), logs.choose(options=options))
 
     @classmethod
     def read(cls, pipe: int) -> Self:
-        """The job that the owner wrote: 8 bytes of length, then a pickle. Raises `EOFError` when the owner died first."""
+        """The one that the owner wrote: 8 bytes of length, then a pickle. Raises `EOFError` when the owner died first."""
         size = int.from_bytes(_exactly(pipe, 8), "big")
         return cast(Self, pickle.loads(_exactly(pipe, size)))
 
