@@ -21,7 +21,7 @@ WRITE_BYTES = 8 << 10  # that a client has not read may wait here before its wri
 _CORKED_BYTES = 4 << 10
 
 
-class _Corked:
+class Corked:
     """A transport that writes once per loop turn: uvicorn writes head and body of an answer apart, and each write is a system call.
 
     What is large is written at once: only the transport knows whether its client reads, and makes the writer wait if not.
@@ -51,7 +51,8 @@ class _Corked:
             data = self._waiting[0] if len(self._waiting) == 1 else b"".join(self._waiting)
             self._waiting.clear()
             self._waiting_bytes = 0
-            self._transport.write(data)
+            if not self._transport.is_closing():  # uvloop's raises once its client has gone
+                self._transport.write(data)
 
     def close(self) -> None:
         self._flush()
@@ -64,7 +65,7 @@ class _Corked:
 class HttpConnection(TimedProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         transport.set_write_buffer_limits(WRITE_BYTES)
-        corked = _Corked(transport, self.loop)
+        corked = Corked(transport, self.loop)
         super().connection_made(corked)  # type: ignore[arg-type]
         self.app_state = {**self.app_state, BREAK: corked.close}
         if names := certificate_names(transport):

@@ -141,7 +141,7 @@ def test_torch_is_never_imported() -> None:
 
 
 def test_nobody_unpickles_but_the_private_pipes() -> None:
-    allowed = {f"{PACKAGE}/{name}.py" for name in ("job", "pickling", "runtime", "spawn")}
+    allowed = {f"{PACKAGE}/{name}.py" for name in ("assignment", "pickling", "runtime", "spawn")}
     wrong = [one for one in ALL if top(one) in ("pickle", "cloudpickle", "dill", "shelve", "marshal") and one.file not in allowed]
     assert not wrong, "\n".join(map(str, wrong))
 

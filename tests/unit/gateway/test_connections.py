@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator
 
 import aiohttp
 import pytest
+import uvloop
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.server import ServerProtocol
 
+from streamflow.gateway.connections import Corked
 from streamflow.gateway.http_server import HttpServer
 from tests.waiting import eventually
 
@@ -44,12 +47,12 @@ async def test_an_open_socket_has_nothing_of_its_http_connection_and_a_closed_on
     http: aiohttp.ClientSession, left: Count
 ) -> None:
     sockets = [await http.ws_connect("/") for _ in range(NUMBER)]
-    for socket in sockets:
-        await socket.send_json({"execEndpoint": "/echo", "data": [{"id": "1"}]})
-        await socket.receive_json(timeout=10)
+    for one in sockets:
+        await one.send_json({"execEndpoint": "/echo", "data": [{"id": "1"}]})
+        await one.receive_json(timeout=10)
     assert left() == {"SocketConnection": NUMBER, "ServerProtocol": NUMBER}
-    for socket in sockets:
-        await socket.close()
+    for one in sockets:
+        await one.close()
 
     await eventually(lambda: not left(), 20.0, "nothing is left of closed sockets")
 
@@ -65,3 +68,30 @@ async def test_nothing_is_left_of_sockets_whose_clients_vanish(http_server: Http
         writer.transport.abort()
 
     await eventually(lambda: not left(), 20.0, "nothing is left of sockets that vanished")
+
+
+def test_what_comes_for_a_client_that_has_gone_is_dropped_in_silence() -> None:
+    """uvloop's transports raise then, and nobody is there to catch it at the end of a loop turn."""
+    errors: list[dict[str, object]] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: errors.append(context))
+        gone = asyncio.Event()
+
+        class Client(asyncio.Protocol):
+            def connection_lost(self, exc: Exception | None) -> None:
+                gone.set()
+
+        ours, theirs = socket.socketpair()
+        with theirs:
+            transport, _ = await loop.create_connection(Client, sock=ours)
+            corked = Corked(transport, loop)
+            transport.abort()
+            await gone.wait()
+            corked.write(b"too late")
+            await asyncio.sleep(0)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    assert not errors
