@@ -82,8 +82,10 @@ class Bus:
             async with asyncio.timeout(settings.connect_wait_s):
                 await client.connect(**bus._options(name))
         except (TimeoutError, OSError, NatsError) as error:
-            reason = bus._refusal or _reason(client.last_error or error)
+            reason = _reason(client.last_error or error)
             await client.close()
+            if bus._refusal:
+                raise Unavailable(f"the broker at {shown_url(settings.broker_url)}: {bus._refusal}") from error
             hint = "start one with `streamflow broker`, or name it with --broker"
             raise Unavailable(f"no broker at {shown_url(settings.broker_url)}: {reason} ({hint})") from error
         try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
-from streamflow.broker import bucket, subjects
+from streamflow.broker import accounts, bucket, subjects
 from streamflow.broker.bus import Bus
 from streamflow.broker.errors import NotFound, Overloaded, StreamflowError, TooLarge, Unavailable
 from streamflow.broker.flow import Graph, Node
@@ -133,3 +134,18 @@ async def test_what_only_looks_is_asked_again_after_a_reconnect(own_broker: Embe
     assert info["state"]["messages"] == 0
     await bus.close()
     await proxy.stop()
+
+
+async def test_a_user_that_the_broker_does_not_know_is_told_so(tmp_path: Path) -> None:
+    """There is a broker: nobody should go and start one."""
+    keys = tmp_path / "auth"
+    accounts.write(keys, "default", [Graph("shop", (Node("e"),))])
+    server = EmbeddedBroker(tmp_path / "broker", auth=keys / accounts.AUTH_FILE)
+    server.start()
+    try:
+        with pytest.raises(Unavailable) as told:
+            await Bus.connect(BrokerSettings(broker_url=server.url, connect_wait_s=1.0), "stranger")
+    finally:
+        server.stop()
+    assert str(told.value).startswith(f"the broker at {server.url}: it refuses this user")
+    assert "STREAMFLOW_BROKER_CREDENTIALS" in str(told.value) and "streamflow broker" not in str(told.value)
