@@ -14,7 +14,7 @@ from types import ModuleType
 
 from streamflow.broker.errors import FlowError, RuntimeFailToStart
 
-_HERE = __file__
+_NOT_THEIRS = ("<frozen", __file__, importlib.__file__)  # what an import goes through on its way to a user's file
 
 
 def find_file(name: str, folders: Iterable[Path]) -> Path | None:
@@ -120,6 +120,6 @@ def _broken(what: str, error: BaseException) -> RuntimeFailToStart:
     """Says file and line: of a syntax error itself, else where it was raised."""
     if isinstance(error, SyntaxError) and error.filename:
         return RuntimeFailToStart(f"{what} cannot be imported: {error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}")
-    frames = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith(("<frozen", _HERE))]
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if not each.filename.startswith(_NOT_THEIRS)]
     where = f"{frames[-1].filename}:{frames[-1].lineno}: " if frames else ""
     return RuntimeFailToStart(f"{what} cannot be imported: {where}{type(error).__name__}: {error}")

@@ -273,3 +273,8 @@ def test_modules_that_fail_are_named(uses: str) -> None:
     with pytest.raises(RuntimeFailToStart, match=said):
         load_executor(uses, py_modules=() if "." in uses else "raises.py", base_dir=FIXTURES / "broken")
     assert "raises" not in sys.modules
+
+
+def test_a_module_that_does_not_exist_is_named_without_python_s_own_files() -> None:
+    with pytest.raises(RuntimeFailToStart, match="^streamflow_no_such cannot be imported: ModuleNotFoundError: No module named"):
+        load_executor("streamflow_no_such.X", base_dir=FIXTURES / "broken")
