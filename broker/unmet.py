@@ -3,6 +3,9 @@ that are put there instead. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from . import routing, subjects
 from .envelope import EMPTY, Envelope
 from .errors import Code, Status
@@ -13,22 +16,45 @@ from .routing import Kind, Step, Steps
 _ENDED = Status(Code.CANCELLED, "another part of the request will not come")
 
 
+_Place = tuple[Kind, str]
+
+
+@dataclass(slots=True)
+class _Lost:
+    """Parts that do not come to one place, and the last places that they would have come by."""
+
+    parts: dict[str, Step] = field(default_factory=dict)
+    came_by: set[_Place | None] = field(default_factory=set)
+
+
 def unmet(graph: Graph, steps: Steps, endpoint: str, target_executor: str = "") -> Steps:
     """The parts, as steps to their places, that others may wait for in vain when `steps` are not taken, nor what would follow from them.
 
-    Where all parts of a place would have come this way nobody waits, so it is not among them.
+    Where all parts of a place would have come this way alone nobody waits, so it is not among them.
     """
-    lost: dict[tuple[Kind, str], dict[str, Step]] = {}
-    todo = list(steps)
+    lost: dict[_Place, _Lost] = {}
+    todo: list[tuple[Step, _Place | None]] = [(step, None) for step in steps]
     while todo:
-        step = todo.pop()
+        step, came_by = todo.pop()
         if step.meets:
-            missing = lost.setdefault((step.kind, step.executor), {})
-            missing[step.part] = step
-            if len(missing) > 1:
+            place = (step.kind, step.executor)
+            is_known = place in lost
+            missing = lost.setdefault(place, _Lost())
+            missing.parts[step.part] = step
+            missing.came_by.add(came_by)
+            if is_known:
                 continue
-        todo += _behind(graph, step, endpoint, target_executor)
-    return tuple(step for missing in lost.values() for step in missing.values() if len(missing) < len(step.expected))
+            came_by = place
+        todo += ((each, came_by) for each in _behind(graph, step, endpoint, target_executor))
+    return tuple(step for place, missing in lost.items() if _is_awaited(lost, place) for step in missing.parts.values())
+
+
+def _is_awaited(lost: Mapping[_Place, _Lost], place: _Place) -> bool:
+    """Whether somebody else brings a part to `place`: a part that would have come, or a blank, since what comes by a place where somebody
+    else does may be lost for that one's sake, too."""
+    missing = lost[place]
+    is_whole = all(len(missing.parts) == len(step.expected) for step in missing.parts.values())
+    return not is_whole or any(_is_awaited(lost, each) for each in missing.came_by if each is not None)
 
 
 def _behind(graph: Graph, step: Step, endpoint: str, target_executor: str) -> Steps:
