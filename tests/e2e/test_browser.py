@@ -91,7 +91,8 @@ def browser(programs: Programs, url: str) -> tuple[Program, str]:
         "--no-first-run",
         "--disable-background-networking",
     ]
-    program = programs.run("chromium", CHROMIUM, *flags, url, HOME=str(programs.folder))
+    # Its Unix socket lies in TMPDIR, and such a name has 107 bytes at most: the test's own folder may be too deep for it.
+    program = programs.run("chromium", CHROMIUM, *flags, url, HOME=str(programs.folder), TMPDIR="/tmp")
     port_file = profile / "DevToolsActivePort"
     until(lambda: port_file.is_file() and port_file.read_text().count("\n"), 40, what="Chromium opens its DevTools")
     return program, f"http://127.0.0.1:{port_file.read_text().splitlines()[0]}"
