@@ -2,7 +2,7 @@
 
 nats-py runs a regular expression, a header parse, a queue and a task per message: 25 us of CPU in a gateway where 5 are enough
 (docs/decisions/0003-nats-client.md has the figures). Connecting, TLS, authentication, reconnecting and re-subscribing stay nats-py's own.
-This is the only file that knows nats-py's private names; tests/integration/broker/test_lean.py fails when a release moves them.
+This is the only file that knows nats-py's private names; tests/integration/broker/test_bus.py fails when a release moves them.
 """
 
 from __future__ import annotations

@@ -25,7 +25,6 @@ CERTIFICATE = "streamflow.certificate"  # in a scope's `state`: names of the cli
 _OPEN = frozenset({"/", "/healthz", "/readyz", "/dry_run"})
 _BEARER_PROTOCOL = "bearer."
 _CHALLENGE = ((b"www-authenticate", b"Bearer"),)
-_POLICY_VIOLATION = 1008
 
 
 def guarded(app: App, settings: GatewaySettings) -> App:

@@ -87,7 +87,7 @@ def _keys_in(path: Path, *, is_set: bool) -> Iterator[Key]:
         if is_set:
             yield from (_of_jwk(each) for each in jwt.PyJWKSet.from_dict(json.loads(data)).keys)
         else:
-            yield _of_file(path, data)
+            yield _of_file(data)
     except OSError as error:
         raise FlowError(f"{path}: key cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, AttributeError, jwt.PyJWTError) as error:
@@ -100,7 +100,7 @@ def _of_jwk(jwk: jwt.PyJWK) -> Key:
     return _asymmetric(jwk.key, jwk.key_id or "")
 
 
-def _of_file(path: Path, data: bytes) -> Key:
+def _of_file(data: bytes) -> Key:
     """PEM text is a public key or certificate, everything else a shared secret (HS256)."""
     if b"PRIVATE KEY" in data:
         raise ValueError("a private key; the gateway needs the public one only")
