@@ -7,7 +7,8 @@ from typing import Any
 
 from .errors import AlreadyExists, NotFound, Overloaded, StreamflowError, TooLarge, Unavailable
 
-_STREAM_FULL = {10077, 10023, 10047}  # maximum messages or bytes exceeded; insufficient resources; account storage exceeded
+# Maximum messages or bytes exceeded; insufficient resources; account storage exceeded; as many consumers as a stream may have.
+_FULL = {10077, 10023, 10047, 10026}
 _TOO_LARGE = {10054}
 _UNDER_WAY = 10158  # duplicate message id is in process
 _NOT_FIRST = {10071, 10164}  # wrong last sequence
@@ -31,7 +32,7 @@ def refusal(subject: str, header: bytes | None, payload: bytes) -> StreamflowErr
 def error_of(error: dict[str, Any], where: str) -> StreamflowError:
     """Our error for a JetStream API error."""
     code, text = error.get("err_code", 0), error.get("description", "unknown error")
-    if code in _STREAM_FULL:
+    if code in _FULL:
         return Overloaded(f"the queue is full ({text})")
     if code in _TOO_LARGE:
         return TooLarge(f"message refused by the broker ({text})")

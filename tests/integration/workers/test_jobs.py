@@ -17,10 +17,11 @@ from docarray.documents import TextDoc
 from streamflow.broker import bucket, codec, jobs, reader, subjects
 from streamflow.broker.bus import Bus
 from streamflow.broker.envelope import JSON, MAX_HEADER_BYTES, Envelope, decode, encode
-from streamflow.broker.errors import AlreadyExists, Code, InvalidInput, NotFound
+from streamflow.broker.errors import AlreadyExists, Code, InvalidInput, NotFound, Overloaded
 from streamflow.broker.flow import Graph, Node
 from streamflow.broker.replay import Range, replay
 from streamflow.broker.settings import BrokerSettings
+from streamflow.broker.topology import provision
 from streamflow.workers import feeder
 from streamflow.workers.executor import Executor, dynamic_batching, requests
 from tests.running import Running, running
@@ -262,6 +263,20 @@ async def test_parameters_that_leave_no_room_for_more_still_have_an_outcome(
         room = MAX_HEADER_BYTES - len(encode(stored._replace(parameters={"text": "x" * 100_000}))) + 100_004 - left_bytes
         job = await jobs.submit(flow.bus, jobs.Order(flow_name, "/x", {"text": "x" * room}), inputs("a"))
         assert (await finished(flow.bus, job)).done == 1
+
+
+async def test_one_job_more_than_the_broker_has_room_for_is_told_to_come_again(settings: BrokerSettings, flow_name: str, bus: Bus) -> None:
+    """A stream has 1,000 consumers at most, and each unfinished job one of them. Nobody feeds these."""
+    await provision(bus, Graph(flow_name, (Node("upper"),)), settings)
+    order = jobs.Order(flow_name, "/x")
+    for _ in range(10):
+        await asyncio.gather(*(jobs.submit(bus, order, inputs("a")) for _ in range(100)))
+    with pytest.raises(Overloaded, match="as many unfinished jobs as the broker allows"):
+        await jobs.submit(bus, order, inputs("a"))
+    first = (await jobs.ids(bus, flow_name))[0]
+    await jobs.cancel(bus, await jobs.get(bus, flow_name, first))
+    assert (await jobs.submit(bus, order, inputs("a"))).total == 1
+    await bus.api(f"STREAM.DELETE.{subjects.jobs_stream(flow_name)}")  # with so many consumers the broker takes long to end
 
 
 async def test_a_rate_is_kept(settings: BrokerSettings, flow_name: str) -> None:
