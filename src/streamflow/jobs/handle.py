@@ -21,7 +21,7 @@ T = TypeVar("T")
 PATIENCE_S = 30.0  # how long a broker or gateway may be away before a wait gives up
 FIRST_PATIENCE_S = 3.0  # and when it was never seen at all
 RETRY_S = 0.25
-FIRST_LOOK_S, LAST_LOOK_S = 0.05, 1.0
+FIRST_LOOK_S, LOOK_GROWTH, LAST_LOOK_S = 0.05, 1.1, 1.0  # a job's end is seen within a tenth of its time
 
 
 class AsyncJob:
@@ -85,7 +85,7 @@ class AsyncJob:
                 if left_s <= 0:
                     raise JobTimeout(f"job {self.id}: {status.done} of {status.total} requests are done after {timeout:g} s")
                 await asyncio.sleep(min(look_s, left_s))
-                look_s = min(1.5 * look_s, LAST_LOOK_S)
+                look_s = min(LOOK_GROWTH * look_s, LAST_LOOK_S)
 
     async def cancel(self) -> JobStatus:
         """Run nothing more of it; results that are recorded stay."""
