@@ -310,7 +310,9 @@ class Handler:
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and task.exception() is not None:
-                self._jobs.pop(delivery.ack_subject, None)
+                job = self._jobs.pop(delivery.ack_subject, None)
+                if job is not None:
+                    job.over.set()  # else the next one that stands alone would wait for it for ever
                 self._keepalive.release(delivery.ack_subject)
                 delivery.leave()
 
