@@ -294,6 +294,20 @@ async def test_a_fault_of_our_own_leaves_the_request_to_its_redelivery(
         await nothing_left(flow)
 
 
+async def test_a_fault_with_a_request_that_stands_alone_holds_up_nobody(
+    settings: BrokerSettings, flow_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its next delivery gets the turn of those that run alone."""
+
+    async def faulty(processor: Processor, job: Any) -> Any:
+        raise MemoryError("a fault")
+
+    monkeypatch.setattr(Processor, "run_async", faulty)
+    async with running(settings, Graph(flow_name, (Node("twice", ack_wait_s=0.5, max_deliver=2),)), {"twice": Twice}) as flow:
+        answer = await asyncio.wait_for(ask(flow, call("/x", "a")), 10)
+        assert answer.status.code is Code.QUARANTINED
+
+
 async def heard_all(flow: Running) -> None:
     """Return when the workers have read everything that was published so far: they answer `hello` in order."""
     heard: list[bytes] = []
