@@ -112,13 +112,15 @@ class Pull:
         *,
         capacity: int = 1,
         max_bytes: int = 0,
+        on_ran: Callable[[], None] | None = None,
         on_settled: Callable[[], None] | None = None,
         on_gone: Callable[[], None] | None = None,
     ) -> None:
-        """`max_bytes`: of what is handed over and not settled; any message must be smaller than half of it (0 = no limit). `on_settled`:
-        called after each. `on_gone`: called, and pulling ends, when the consumer does not exist any more; without it the pull waits until
-        one does."""
+        """`max_bytes`: of what is handed over and not settled; any message must be smaller than half of it (0 = no limit). `on_ran`,
+        `on_settled`: called after each. `on_gone`: called, and pulling ends, when the consumer does not exist any more; without it the
+        pull waits until one does."""
         self._bus = bus
+        self._on_ran = on_ran
         self._on_settled = on_settled
         self._on_gone = on_gone
         self._where = f"{stream}/{durable}"
@@ -186,6 +188,8 @@ class Pull:
         """One delivery is done but for the broker."""
         self.finishing += 1
         self._ask()
+        if self._on_ran is not None:
+            self._on_ran()
 
     def settle(self, reply: str, word: bytes) -> None:
         self._held -= 1

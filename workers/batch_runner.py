@@ -15,26 +15,26 @@ from queue import Empty
 from time import monotonic
 
 from .batching import Batcher
+from .executions import Execution, Outcome
 from .invoke import Invoker
-from .jobs import Job, Outcome
 from .process import Processor
 from .runner import Runner
 from .waiting import Member, Waiting
 
 log = logging.getLogger(__name__)
 
-Done = Callable[[Job, Outcome], None]
+Done = Callable[[Execution, Outcome], None]
 
 
-def runner_for(invoker: Invoker, processor: Processor, done: Done, name: str) -> Runner[Job, Outcome]:
+def runner_for(invoker: Invoker, processor: Processor, done: Done, name: str) -> Runner[Execution, Outcome]:
     """The runner for an executor: the plain one when none of its endpoints batches."""
     if any(spec.batching for spec in invoker.endpoints.values()):
         return BatchRunner(invoker, processor, done, name)
     return Runner(processor.run, done, name)
 
 
-class BatchRunner(Runner[Job, Outcome]):
-    """A runner for executors with batching endpoints, sync and async; jobs for other sync endpoints run in between, oldest first."""
+class BatchRunner(Runner[Execution, Outcome]):
+    """A runner for executors with batching endpoints, sync and async; executions for other sync endpoints run in between, oldest first."""
 
     def __init__(self, invoker: Invoker, processor: Processor, done: Done, name: str) -> None:
         self._batcher = Batcher(processor, invoker)
@@ -42,7 +42,7 @@ class BatchRunner(Runner[Job, Outcome]):
             spec.name: LoopBatches(self._batcher, done) for spec in invoker.endpoints.values() if spec.batching and spec.is_async
         }
         self._waiting = Waiting()
-        self._plain: deque[tuple[float, Job]] = deque()
+        self._plain: deque[tuple[float, Execution]] = deque()
         self._stopping = False
         super().__init__(processor.run, done, name)
 
@@ -50,12 +50,12 @@ class BatchRunner(Runner[Job, Outcome]):
     def ahead(self) -> int:
         return self._batcher.ahead
 
-    def submit(self, job: Job) -> None:
-        lane = self._lanes.get(job.spec.name) if job.spec is not None else None
+    def submit(self, execution: Execution) -> None:
+        lane = self._lanes.get(execution.spec.name) if execution.spec is not None else None
         if lane is not None:
-            lane.submit(job)
+            lane.submit(execution)
         else:
-            super().submit(job)
+            super().submit(execution)
 
     def hurry(self) -> None:
         self._waiting.hurry = True
@@ -84,23 +84,23 @@ class BatchRunner(Runner[Job, Outcome]):
         except Empty:
             return
 
-    def _sort(self, arrived: float, job: Job) -> bool:
-        """Put `job` where it waits; whether there is enough for a batch now."""
-        if job.spec is None or job.spec.batching is None:
-            self._plain.append((arrived, job))
+    def _sort(self, arrived: float, execution: Execution) -> bool:
+        """Put `execution` where it waits; whether there is enough for a batch now."""
+        if execution.spec is None or execution.spec.batching is None:
+            self._plain.append((arrived, execution))
             return False
-        member = self._batcher.admit(job, arrived)
+        member = self._batcher.admit(execution, arrived)
         if isinstance(member, Member):
             return self._waiting.add(member)
-        self._deliver(((job, member),))
+        self._deliver(((execution, member),))
         return False
 
     def _run_oldest(self) -> None:
         now = monotonic()
         since = self._waiting.due_since(now)
         if self._plain and (since is None or self._plain[0][0] < since):
-            _, job = self._plain.popleft()
-            self._deliver(((job, self._work(job)),))
+            _, execution = self._plain.popleft()
+            self._deliver(((execution, self._work(execution)),))
         elif since is not None:
             for ended in self._batcher.run(self._waiting.take(now)):
                 self._deliver(ended)
@@ -116,10 +116,10 @@ class LoopBatches:
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def submit(self, job: Job) -> None:
-        member = self._batcher.admit(job, monotonic())
+    def submit(self, execution: Execution) -> None:
+        member = self._batcher.admit(execution, monotonic())
         if not isinstance(member, Member):
-            self._done(job, member)
+            self._done(execution, member)
             return
         self._waiting.add(member)
         self._look()
@@ -155,8 +155,8 @@ class LoopBatches:
         while pieces := self._waiting.take(monotonic()):
             async with aclosing(self._batcher.arun(pieces)) as rounds:
                 async for ended in rounds:
-                    for job, outcome in ended:
-                        self._done(job, outcome)
+                    for execution, outcome in ended:
+                        self._done(execution, outcome)
 
     def _served(self, task: asyncio.Task[None]) -> None:
         self._task = None

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from docarray import DocList
 
 from .endpoints import EndpointSpec
+from .executions import Execution, Outcome
 from .failures import EndpointError, failed, misused
 from .invoke import Context, Extras, Invoker
-from .jobs import Job, Outcome
 from .merging import join_results, merge, parameters_key, split_result
 from .process import Processor
 from .returns import CallResult
@@ -26,7 +26,7 @@ from .waiting import Member, Piece
 MAX_AHEAD = 2048  # requests held so that full batches can form
 MAX_AHEAD_UNKNOWN = 256  # the same while nobody knows how large the requests are
 
-Ended = list[tuple[Job, Outcome]]
+Ended = list[tuple[Execution, Outcome]]
 
 
 class Call(NamedTuple):
@@ -40,7 +40,7 @@ class Call(NamedTuple):
 
 
 class Batcher:
-    """Turns jobs into members of batches, and batches into outcomes, for the batching endpoints of one executor.
+    """Turns executions into members of batches, and batches into outcomes, for the batching endpoints of one executor.
 
     `ahead` may be read from any thread: requests to hold, so that a full batch waits while another one runs.
     """
@@ -56,22 +56,31 @@ class Batcher:
     def ahead(self) -> int:
         return max(self._ahead.values(), default=0)
 
-    def admit(self, job: Job, arrived: float) -> Member | Outcome:
-        """`job` as a member of a batch, or its outcome when it is not to run. Never raises."""
+    def admit(self, execution: Execution, arrived: float) -> Member | Outcome:
+        """`execution` as a member of a batch, or its outcome when it is not to run. Never raises."""
         try:
-            early = self._processor.start(job)
+            early = self._processor.start(execution)
             if early is not None:
-                job.ended = job.started
+                execution.ended = execution.started
                 return early
-            assert job.spec is not None
-            decoded, parameters = self._processor.decode(job)
-            own = self._processor.own(job, parameters)
-            member = Member(job, job.spec, self._key(job, own), arrived, decoded, parameters, own, self._sizes(job.spec, decoded.docs))
+            assert execution.spec is not None
+            decoded, parameters = self._processor.decode(execution)
+            own = self._processor.own(execution, parameters)
+            member = Member(
+                execution,
+                execution.spec,
+                self._key(execution, own),
+                arrived,
+                decoded,
+                parameters,
+                own,
+                self._sizes(execution.spec, decoded.docs),
+            )
             self._learn(member)
             return member
         except Exception as error:
-            job.ended = time.time()
-            return self._processor.failure(error, job)
+            execution.ended = time.time()
+            return self._processor.failure(error, execution)
 
     def run(self, pieces: list[Piece]) -> Iterator[Ended]:
         """Call a sync endpoint for `pieces`, as often as needed; yields requests as they end. Never raises."""
@@ -101,12 +110,12 @@ class Batcher:
             run.broken(error)
         yield run.ended()
 
-    def _key(self, job: Job, own: dict[str, Any]) -> tuple[object, ...]:
+    def _key(self, execution: Execution, own: dict[str, Any]) -> tuple[object, ...]:
         """A request that workers died on stands alone, and so does one whose branches met unmerged. One that comes again shares calls only
         with its like, lest it takes new neighbours along."""
-        assert job.spec is not None
-        alone = job.alone or job.spec.name in self._alone or bool(job.branches)
-        return (job.spec.name, job.delivery.attempt > 1, object() if alone else parameters_key(own))
+        assert execution.spec is not None
+        alone = execution.alone or execution.spec.name in self._alone or bool(execution.branches)
+        return (execution.spec.name, execution.delivery.attempt > 1, object() if alone else parameters_key(own))
 
     def _sizes(self, spec: EndpointSpec, docs: DocList[Any]) -> Sequence[float]:
         options = spec.batching
@@ -170,13 +179,13 @@ class Run:
             self._again(call.pieces[:half], call.pieces[half:])
             return
         for piece in call.pieces:
-            self._close(piece.member, self._processor.failure(error, piece.member.job))
+            self._close(piece.member, self._processor.failure(error, piece.member.execution))
 
     def broken(self, error: Exception) -> None:
         """Something of ours failed: nobody is left without an answer."""
         for piece in self._all:
             if not piece.member.closed:
-                self._close(piece.member, self._processor.failure(error, piece.member.job))
+                self._close(piece.member, self._processor.failure(error, piece.member.execution))
 
     def ended(self) -> Ended:
         """The requests that ended since the last time."""
@@ -186,19 +195,19 @@ class Run:
     def _is_wanted(self, member: Member) -> bool:
         if member.closed:
             return False
-        early = self._processor.unwanted(member.job)
+        early = self._processor.unwanted(member.execution)
         if early is not None:
             self._close(member, early)
         elif not member.started:
             member.started = True
-            member.job.started = time.time()
+            member.execution.started = time.time()
         return early is None
 
     def _again(self, *parts: list[Piece]) -> None:
         """Call for each of `parts`, with documents that the last call cannot have changed."""
         for part in parts:
             for piece in part:
-                piece.member.renew(self._processor.decode(piece.member.job)[0])
+                piece.member.renew(self._processor.decode(piece.member.execution)[0])
         self._todo.extend(reversed(parts))
 
     def _add(self, piece: Piece, result: CallResult) -> None:
@@ -209,28 +218,28 @@ class Run:
             return
         try:
             whole = join_results(member.spec, [result for _, result in sorted(member.results, key=lambda item: item[0])])
-            self._close(member, self._processor.encode(member.job, member.decoded, member.parameters, whole))
+            self._close(member, self._processor.encode(member.execution, member.decoded, member.parameters, whole))
         except Exception as error:  # of this request alone: a document that the client's form cannot hold
-            self._close(member, self._processor.failure(error, member.job))
+            self._close(member, self._processor.failure(error, member.execution))
 
     def _close(self, member: Member, outcome: Outcome) -> None:
         member.closed = True
-        member.job.ended = time.time()
-        self._ended.append((member.job, outcome))
+        member.execution.ended = time.time()
+        self._ended.append((member.execution, outcome))
 
     def _extras(self, pieces: list[Piece]) -> Extras:
         if len(pieces) == 1 or not pieces[0].member.spec.extras:
-            return self._processor.extras(pieces[0].member.job)
-        return Extras(context=shared_context(piece.member.job for piece in pieces))
+            return self._processor.extras(pieces[0].member.execution)
+        return Extras(context=shared_context(piece.member.execution for piece in pieces))
 
 
-def shared_context(jobs: Iterable[Job]) -> Context:
+def shared_context(executions: Iterable[Execution]) -> Context:
     """What holds for all requests of a call: no one's request id, the earliest deadline, the most cautious fencing token."""
-    listed = list(jobs)
-    deadlines = [job.envelope.deadline for job in listed if job.envelope.deadline]
+    listed = list(executions)
+    deadlines = [execution.envelope.deadline for execution in listed if execution.envelope.deadline]
     return Context(
         endpoint=listed[0].envelope.endpoint,
-        attempt=max(job.attempt for job in listed),
+        attempt=max(execution.attempt for execution in listed),
         deadline=min(deadlines, default=0.0),
-        fencing_token=min(job.fencing_token for job in listed),
+        fencing_token=min(execution.fencing_token for execution in listed),
     )

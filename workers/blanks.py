@@ -18,8 +18,8 @@ from streamflow.broker.flow import Graph
 from streamflow.broker.routing import Kind, Step
 from streamflow.broker.unmet import blank, unmet, waiting
 
+from .executions import Execution
 from .flows import Flows
-from .jobs import Job
 from .outgoing import Outgoing
 from .reducer import Reducer
 
@@ -27,18 +27,18 @@ log = logging.getLogger(__name__)
 
 
 class Blanks:
-    """`due` tells what to `bring` when a job's request ends with it."""
+    """`due` tells what to `bring` when an execution's request ends with it."""
 
     def __init__(self, bus: Bus, flows: Flows, outgoing: Outgoing, spawn: Callable[[Coroutine[Any, Any, None]], Any]) -> None:
         self._flows = flows
         self._outgoing = outgoing
         self._reducer = Reducer(bus, spawn)
 
-    def due(self, job: Job) -> tuple[Step, ...]:
+    def due(self, execution: Execution) -> tuple[Step, ...]:
         """The parts that others would wait for. None of a stream that this hop opened: nothing goes beside it. Of an order to bring a blank
         (`unmet.blanks`) just that, since there is one for each place."""
-        envelope = job.envelope
-        if job.stream is not None or not self._flows.knows(envelope.flow_version):
+        envelope = execution.envelope
+        if execution.stream is not None or not self._flows.knows(envelope.flow_version):
             return ()
         graph = self._flows.graph(envelope.flow_version)
         if not graph.meeting_places:
@@ -49,9 +49,9 @@ class Blanks:
         except StreamflowError:
             return ()
 
-    async def bring(self, job: Job, steps: tuple[Step, ...]) -> None:
+    async def bring(self, execution: Execution, steps: tuple[Step, ...]) -> None:
         """Returns when the broker has them, or has none of the parts that waited."""
-        envelope = job.envelope
+        envelope = execution.envelope
         graph = self._flows.graph(envelope.flow_version)
         await asyncio.gather(*(self._bring(blank(envelope), step, graph, envelope.claim) for step in steps))
 

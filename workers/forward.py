@@ -16,9 +16,9 @@ from streamflow.broker.flow import Graph
 from streamflow.broker.routing import Kind, Step, next_steps
 from streamflow.broker.unmet import waiting
 
+from .executions import Execution
 from .flows import Flows
 from .gathering import Gathering
-from .jobs import Job
 from .outbox import Done, Outbox
 from .outgoing import Identity, Outgoing
 from .reducer import INLINE_MERGE_BYTES, Completed, Reducer, as_part, merge_parts
@@ -62,22 +62,26 @@ class Forward:
         """Straight to the client, whatever hops would follow."""
         self._outbox.answer(envelope, done)
 
-    def send(self, job: Job, envelope: Envelope, done: Done) -> None:
+    def send(self, execution: Execution, envelope: Envelope, done: Done) -> None:
         """To the client on the last hop, else to every next hop and meeting place; `done` follows when the broker has all of it."""
         graph = self._flows.graph(envelope.flow_version)
-        steps = self._outgoing.steps(job.envelope)
+        steps = self._outgoing.steps(execution.envelope)
         if not any(map(_MEETS, steps)):
             self._outbox.post(envelope, steps, graph, done)
             return
-        claim = job.envelope.claim
+        claim = execution.envelope.claim
 
         def store() -> None:
             self._spawn(self._finish(envelope.request_id, self._post(envelope, steps, graph, claim), done))
-            if job.delivery.attempt > 1 and job.subject.startswith(self._fanned_out) and not graph.node(steps[0].executor).retry_on:
-                self._tidy_later(job.delivery.sequence, as_part(envelope._replace(body=b""), steps[0]), steps[0])
+            if (
+                execution.delivery.attempt > 1
+                and execution.subject.startswith(self._fanned_out)
+                and not graph.node(steps[0].executor).retry_on
+            ):
+                self._tidy_later(execution.delivery.sequence, as_part(envelope._replace(body=b""), steps[0]), steps[0])
 
         if steps[0].kind is Kind.GATHER:
-            self._gathering.send(job, as_part(envelope, steps[0]), steps[0], done, store)
+            self._gathering.send(execution, as_part(envelope, steps[0]), steps[0], done, store)
         else:
             store()
 

@@ -23,7 +23,7 @@ from streamflow.broker.envelope import Envelope, decode, encode
 from streamflow.broker.errors import InvalidInput, StreamflowError
 from streamflow.broker.routing import Step
 
-from .jobs import Job
+from .executions import Execution
 from .outbox import Done
 from .outgoing import Identity
 
@@ -105,17 +105,17 @@ class Gathering:
         for key in [key for key in self._others if key not in self._collecting]:
             self._leave_to_the_stream(key)
 
-    def send(self, job: Job, part: Envelope, step: Step, done: Done, store: Callable[[], None]) -> None:
+    def send(self, execution: Execution, part: Envelope, step: Step, done: Done, store: Callable[[], None]) -> None:
         """Bring `part` to the others of `step`; `done` follows when they have gone on together, unless `store` is called instead."""
-        is_large = job.envelope.claim is not None or len(part.body) > self._bus.settings.inline_bytes
+        is_large = execution.envelope.claim is not None or len(part.body) > self._bus.settings.inline_bytes
         if is_large or self._held_bytes + len(part.body) > MAX_HELD_BYTES:
             store()
             return
         collector = step.expected[crc32(part.ticket.encode()) % len(step.expected)]
-        mine = Mine(part, step, done, store, is_again=job.delivery.attempt > 1)
+        mine = Mine(part, step, done, store, is_again=execution.delivery.attempt > 1)
         if step.part != collector:
             self._hand_over(mine, collector)
-        elif job.delivery.attempt == 1 and not self._is_new and _key(part) not in self._given_up:
+        elif execution.delivery.attempt == 1 and not self._is_new and _key(part) not in self._given_up:
             self._collect(mine)
         else:  # the others have stored theirs
             self._leave_to_the_stream(_key(part))

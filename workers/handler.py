@@ -23,10 +23,10 @@ from streamflow.broker.tasks import Tasks
 from .batch_runner import runner_for
 from .cancelled import Cancelled
 from .conditions import Condition
+from .executions import Abandoned, Dropped, Execution, Failure, Outcome, Output, Paused
 from .flows import Flows
 from .forward import Forward
 from .invoke import Invoker
-from .jobs import Abandoned, Dropped, Failure, Job, Outcome, Output, Paused
 from .keepalive import Keepalive
 from .outbox import Outbox
 from .outgoing import Identity, Outgoing
@@ -83,12 +83,12 @@ class Handler:
         self.outbox = Outbox(bus, replies, self._tasks.spawn)
         self._forward = Forward(identity, bus, flows, self._outgoing, self.outbox, self._tasks.spawn)
         self._settler = Settler(identity, bus, flows, self._outgoing, self._forward, keepalive, self._suspects, retries, self._tasks.spawn)
-        self._jobs: dict[str, Job] = {}
+        self._executions: dict[str, Execution] = {}
         self._suspect_turn = asyncio.Lock()
         self._cancelled = Cancelled()
 
     def idle(self) -> bool:
-        return not self._jobs and not self._tasks
+        return not self._executions and not self._tasks
 
     def hurry(self) -> None:
         """Nothing new will come: batches do not wait to be filled."""
@@ -113,7 +113,7 @@ class Handler:
             envelope = decode(delivery.payload)
         except InvalidInput as error:
             lost = Envelope(f"{UNDECODABLE}-{delivery.sequence}", self._me.flow, body=delivery.payload)
-            self._settler.settle(Job(delivery, lost, None, COLUMNS), undecodable(error, self._me.executor))
+            self._settler.settle(Execution(delivery, lost, None, COLUMNS), undecodable(error, self._me.executor))
             return
         self._keepalive.hold(delivery.ack_subject, envelope.deadline)
         if envelope.claim is not None or delivery.attempt > 1 or not self._flows.knows(envelope.flow_version):
@@ -127,9 +127,9 @@ class Handler:
             await self._learn_and_start(delivery, envelope)
             return
         async with self._suspect_turn:  # one at a time, so that a death blames the one that ran
-            job = await self._learn_and_start(delivery, envelope, alone=True)
-            if job is not None:
-                await job.over.wait()
+            execution = await self._learn_and_start(delivery, envelope, alone=True)
+            if execution is not None:
+                await execution.over.wait()
 
     async def _may_run_beside_others(self, envelope: Envelope) -> bool:
         """Whether this is the first time that a worker died with the request in hand. Most of those that come again then are innocent: they
@@ -140,7 +140,7 @@ class Handler:
             log.debug("request %s: its marks are not read: %s", envelope.request_id, error)
             return False
 
-    async def _learn_and_start(self, delivery: Delivery, envelope: Envelope, *, alone: bool = False) -> Job | None:
+    async def _learn_and_start(self, delivery: Delivery, envelope: Envelope, *, alone: bool = False) -> Execution | None:
         claim = envelope.claim
         try:
             await self._flows.learn(envelope.flow_version, envelope.flow)
@@ -152,63 +152,63 @@ class Handler:
             delivery.nak(delay_s=RETRY_S)
             return None
         except StreamflowError as error:
-            self._settler.settle(Job(delivery, envelope, None, COLUMNS), Failure(Status.of(error, executor=self._me.executor)))
+            self._settler.settle(Execution(delivery, envelope, None, COLUMNS), Failure(Status.of(error, executor=self._me.executor)))
             return None
         except Exception as error:
-            self._settler.broken(Job(delivery, envelope, None, COLUMNS), error)
+            self._settler.broken(Execution(delivery, envelope, None, COLUMNS), error)
             return None
         if starts >= self._max_deliver:
-            self._settler.settle(Job(delivery, whole._replace(claim=claim), None, COLUMNS), too_deadly(starts, self._me.executor))
+            self._settler.settle(Execution(delivery, whole._replace(claim=claim), None, COLUMNS), too_deadly(starts, self._me.executor))
             return None
         return self._start(delivery, whole._replace(claim=claim), alone=alone)
 
-    def _start(self, delivery: Delivery, envelope: Envelope, *, alone: bool = False) -> Job:
+    def _start(self, delivery: Delivery, envelope: Envelope, *, alone: bool = False) -> Execution:
         spec = None if envelope.part or envelope.missing else self._invoker.resolve(envelope.endpoint)
-        job = Job(delivery, envelope, spec, self._outgoing.form(envelope), alone=alone)
+        execution = Execution(delivery, envelope, spec, self._outgoing.form(envelope), alone=alone)
         if self._cancelled and _cancelled_as(envelope) in self._cancelled:
-            self._settler.settle(job, Dropped())
-            return job
+            self._settler.settle(execution, Dropped())
+            return execution
         if envelope.part and envelope.status is not OK:  # an order to bring a blank
-            self._settler.settle(job, Dropped())
-            return job
+            self._settler.settle(execution, Dropped())
+            return execution
         if envelope.missing:
-            self._attend(delivery, self._settler.complete_partial(job))
-            return job
-        self._jobs[delivery.ack_subject] = job
-        if self.replica is not None and self.replica.concerns(job):
-            job.task = self._attend(delivery, self._replicate(self.replica, job))
+            self._attend(delivery, self._settler.complete_partial(execution))
+            return execution
+        self._executions[delivery.ack_subject] = execution
+        if self.replica is not None and self.replica.concerns(execution):
+            execution.task = self._attend(delivery, self._replicate(self.replica, execution))
         else:
-            self._begin(job)
-        return job
+            self._begin(execution)
+        return execution
 
-    def _begin(self, job: Job) -> None:
-        envelope = job.envelope
+    def _begin(self, execution: Execution) -> None:
+        envelope = execution.envelope
         if envelope.stream and envelope.position >= 0 and envelope.final:
-            self._finish(job, Output())  # the end of a stream: nothing to run
-        elif self._opens_stream(job):
-            job.stream = self._streams.open(job)
-            self._attend(job.delivery, self._resume(job)) if job.attempt > 1 else self._run(job)
+            self._finish(execution, Output())  # the end of a stream: nothing to run
+        elif self._opens_stream(execution):
+            execution.stream = self._streams.open(execution)
+            self._attend(execution.delivery, self._resume(execution)) if execution.attempt > 1 else self._run(execution)
         else:
-            self._run(job)
+            self._run(execution)
 
-    async def _replicate(self, replica: Replica, job: Job) -> None:
+    async def _replicate(self, replica: Replica, execution: Execution) -> None:
         """A write, which all replicas apply, or a read that waits for the latest of them."""
         try:
-            outcome = await replica.before(job)
+            outcome = await replica.before(execution)
         except asyncio.CancelledError:
-            if not job.cancelled:
+            if not execution.cancelled:
                 raise
             outcome = Dropped()
         except Exception as error:
-            outcome = self._processor.failure(error, job)
+            outcome = self._processor.failure(error, execution)
         if outcome is None:
-            job.task = None  # this one ends here
-            self._begin(job)
+            execution.task = None  # this one ends here
+            self._begin(execution)
             return
         if isinstance(outcome, Abandoned):
-            await self._suspects.clear(job.envelope)  # nobody died of it here
-            job.delivery.nak(delay_s=RETRY_S)
-        self._finish(job, outcome)
+            await self._suspects.clear(execution.envelope)  # nobody died of it here
+            execution.delivery.nak(delay_s=RETRY_S)
+        self._finish(execution, outcome)
 
     async def perform(self, task: Task) -> Outcome:
         """Run what no delivery brought, where the executor's endpoints run and between them."""
@@ -218,78 +218,78 @@ class Handler:
             self._runner.submit(task)
         return await task.ended_as
 
-    def _run(self, job: Job) -> None:
-        if job.spec is not None and job.spec.is_async and job.spec.batching is None:
-            job.task = self._attend(job.delivery, self._run_async(job))
+    def _run(self, execution: Execution) -> None:
+        if execution.spec is not None and execution.spec.is_async and execution.spec.batching is None:
+            execution.task = self._attend(execution.delivery, self._run_async(execution))
         else:
-            self._runner.submit(job)
+            self._runner.submit(execution)
 
-    def _opens_stream(self, job: Job) -> bool:
+    def _opens_stream(self, execution: Execution) -> bool:
         """Whether the client gets what this endpoint yields one by one. Within a stream, or beside other branches, it is collected."""
-        envelope = job.envelope
-        if job.spec is None or not job.spec.is_generator or not envelope.stream or envelope.position >= 0 or not envelope.reply:
+        envelope = execution.envelope
+        if execution.spec is None or not execution.spec.is_generator or not envelope.stream or envelope.position >= 0 or not envelope.reply:
             return False
         graph = self._flows.graph(envelope.flow_version)
         return carries_all(graph, envelope.hop, envelope.endpoint, envelope.target_executor)
 
-    async def _resume(self, job: Job) -> None:
+    async def _resume(self, execution: Execution) -> None:
         """Another attempt at a stream: go on with what its gateway does not have yet."""
-        assert job.stream is not None
-        documents = await job.stream.learn()
+        assert execution.stream is not None
+        documents = await execution.stream.learn()
         try:
-            if job.delivery.attempt > 1:
-                await self._suspects.advanced(job.envelope, documents)
+            if execution.delivery.attempt > 1:
+                await self._suspects.advanced(execution.envelope, documents)
         except StreamflowError as error:
-            log.debug("request %s: its progress is not recorded: %s", job.envelope.request_id, error)
-        self._run(job)
+            log.debug("request %s: its progress is not recorded: %s", execution.envelope.request_id, error)
+        self._run(execution)
 
-    async def _run_async(self, job: Job) -> None:
+    async def _run_async(self, execution: Execution) -> None:
         try:
-            outcome = await self._processor.run_async(job)
+            outcome = await self._processor.run_async(execution)
         except asyncio.CancelledError:
-            if not job.cancelled:
+            if not execution.cancelled:
                 raise
             outcome = Dropped()
-        self._finish(job, outcome)
+        self._finish(execution, outcome)
 
     # out
 
-    def _finish(self, job: Job, outcome: Outcome) -> None:
+    def _finish(self, execution: Execution, outcome: Outcome) -> None:
         """The endpoint ended, with an output or an error; or it is a generator that waits for its reader."""
-        if isinstance(job, Task):
-            job.end(outcome)
+        if isinstance(execution, Task):
+            execution.end(outcome)
             return
-        stream = job.stream
+        stream = execution.stream
         if stream is not None and isinstance(outcome, Paused):
             stream.park()
             return
         if stream is not None:
             self._streams.close(stream)
-        self._jobs.pop(job.delivery.ack_subject, None)
-        job.delivery.ran()
-        self._on_time(stream.busy_s if stream is not None else job.ended - job.started, self._runner.ahead)
-        if job.cancelled:
+        self._executions.pop(execution.delivery.ack_subject, None)
+        execution.delivery.ran()
+        self._on_time(stream.busy_s if stream is not None else execution.ended - execution.started, self._runner.ahead)
+        if execution.cancelled:
             outcome = Dropped()
-        self._settler.settle(job, outcome)
+        self._settler.settle(execution, outcome)
         if isinstance(outcome, Failure) and outcome.exit_worker:
             self._on_fatal(f"{outcome.status.exception} is in exit_on_exceptions")
 
-    def _send_part(self, job: Job, position: int, output: Output) -> None:
+    def _send_part(self, execution: Execution, position: int, output: Output) -> None:
         """One document of a stream, on its way by itself."""
-        assert job.stream is not None
-        job.over.set()  # it runs, and may for long: the next one that comes again need not wait for its end
-        job.stream.storing()
-        self._settler.send_part(job, position, output, lambda error: self._part_posted(job, position, error))
+        assert execution.stream is not None
+        execution.over.set()  # it runs, and may for long: the next one that comes again need not wait for its end
+        execution.stream.storing()
+        self._settler.send_part(execution, position, output, lambda error: self._part_posted(execution, position, error))
 
-    def _part_posted(self, job: Job, position: int, error: StreamflowError | None) -> None:
-        assert job.stream is not None
+    def _part_posted(self, execution: Execution, position: int, error: StreamflowError | None) -> None:
+        assert execution.stream is not None
         if error is not None:
             failure = Failure(Status.of(error, executor=self._me.executor))
-            is_running = job.delivery.ack_subject in self._jobs
-            job.stream.end(failure, position)
+            is_running = execution.delivery.ack_subject in self._executions
+            execution.stream.end(failure, position)
             if not is_running:
-                self._settler.settle(job, failure)
-        job.stream.stored()
+                self._settler.settle(execution, failure)
+        execution.stream.stored()
 
     # cancel and tasks
 
@@ -298,23 +298,22 @@ class Handler:
         if not name:  # what requests that belong to no job have for one
             return
         self._cancelled.add(name)
-        for job in [job for job in self._jobs.values() if name == _cancelled_as(job.envelope)]:
-            job.cancelled = True
-            if job.stream is not None:
-                job.stream.hurry()
-            elif job.task is not None:
-                job.interrupt(job.task)
+        for execution in [execution for execution in self._executions.values() if name == _cancelled_as(execution.envelope)]:
+            execution.cancelled = True
+            if execution.stream is not None:
+                execution.stream.hurry()
+            elif execution.task is not None:
+                execution.interrupt(execution.task)
 
     def _attend(self, delivery: Delivery, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task that a delivery depends on. Should streamflow itself fail in it, the delivery is kept alive no longer."""
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and task.exception() is not None:
-                job = self._jobs.pop(delivery.ack_subject, None)
-                if job is not None:
-                    job.over.set()  # else the next one that stands alone would wait for it for ever
-                self._keepalive.release(delivery.ack_subject)
-                delivery.leave()
+                execution = self._executions.pop(delivery.ack_subject, None)
+                if execution is not None:
+                    execution.over.set()  # else the next one that stands alone would wait for it for ever
+                self._settler.give_up(delivery)
 
         task = self._tasks.spawn(coroutine)
         task.add_done_callback(ended)

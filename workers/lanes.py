@@ -21,7 +21,7 @@ MAX_AHEAD = 256
 MAX_LENT = 1000  # streams with slow readers that a worker keeps open beside its slots
 BULK_SHARE = 0.1  # bulk requests for each online one that ends, while online ones wait
 MAX_SHARES = 2.0
-WORTH = 0.1  # of the mean time of a job: changes below leave the number of deliveries to hold as it is
+WORTH = 0.1  # of the mean time of an execution: changes below leave the number of deliveries to hold as it is
 EXPECT_S = 0.02  # for an online request that is on its way, with room for it here; longer than the broker takes to send it
 
 
@@ -62,16 +62,16 @@ class Pace:
         return max(self._ahead, min(MAX_AHEAD, int(seconds / max(self._mean_s, 1e-6))))
 
     def ended(self, seconds: float, ahead: int = 0) -> None:
-        """One job took `seconds` from its start; `ahead` jobs should wait behind it whatever that means."""
+        """One execution took `seconds` from its start; `ahead` others should wait behind it whatever that means."""
         self._mean_s += 0.1 * (max(0.0, seconds) - self._mean_s)
         if ahead != self._ahead or abs(self._mean_s - self._told_s) > WORTH * self._told_s:
             self._ahead = ahead
             self._told_s = self._mean_s
             self._on_change()
 
-    def lend(self, jobs: int) -> None:
-        """So many more (or, negative, fewer) of the jobs that are held wait for a slow client and need no slot."""
-        self._lent += jobs
+    def lend(self, executions: int) -> None:
+        """So many more (or, negative, fewer) of those that are held wait for a slow client and need no slot."""
+        self._lent += executions
         self._on_change()
 
 

@@ -14,7 +14,7 @@ import msgpack
 from streamflow.broker.envelope import Envelope, decode, encode, pack
 from streamflow.broker.errors import Code, InvalidInput, Status, StreamflowError
 
-from .jobs import Failure, Outcome, Output
+from .executions import Failure, Outcome, Output
 
 MAX_NAMES = 100_000
 MAX_OUTCOMES = 1000

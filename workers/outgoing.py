@@ -1,4 +1,4 @@
-"""The envelopes that leave a worker, made of a job and what came of it. Pure: nothing is sent here."""
+"""The envelopes that leave a worker, made of an execution and what came of it. Pure: nothing is sent here."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from streamflow.broker.errors import OK, Status, StreamflowError
 from streamflow.broker.hops import steps_after
 from streamflow.broker.routing import Kind, Step
 
+from .executions import ANY, Execution, Output
 from .flows import Flows
-from .jobs import ANY, Job, Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,50 +48,59 @@ class Outgoing:
             return COLUMNS
         return envelope.accept if steps[0].kind is Kind.ANSWER else ANY
 
-    def opened(self, job: Job, output: Output) -> Envelope:
+    def opened(self, execution: Execution, output: Output) -> Envelope:
         """The envelope that carries `output` on."""
-        envelope = job.envelope
+        envelope = execution.envelope
         return envelope._replace(
             body=output.body,
             content_type=output.content_type,
             parameters=envelope.parameters if output.parameters is None else output.parameters,
             results=envelope.results if output.results is None else output.results,
-            trail=self._trail(job),
+            trail=self._trail(execution),
             claim=None,
             status=OK,
             retried=0,
             pieces=(len(output.body),) if envelope.stream and output.documents == 1 else (),
-            **_place(job),
+            **_place(execution),
         )
 
-    def closed(self, job: Job, status: Status) -> Envelope:
+    def closed(self, execution: Execution, status: Status) -> Envelope:
         """The answer that says `status`; the documents stay behind. It is the last part where it stands in a stream."""
-        place = {**_place(job), "final": True}
-        return job.envelope._replace(
-            body=b"", content_type="", hop="", status=status, trail=self._trail(job), claim=None, retried=0, **place
+        place = {**_place(execution), "final": True}
+        return execution.envelope._replace(
+            body=b"", content_type="", hop="", status=status, trail=self._trail(execution), claim=None, retried=0, **place
         )
 
-    def again(self, job: Job) -> Envelope:
+    def again(self, execution: Execution) -> Envelope:
         """The request as it came, for one more attempt at this executor."""
-        return job.envelope._replace(body=b"" if job.envelope.claim else job.envelope.body, retried=job.attempt)
+        return execution.envelope._replace(body=b"" if execution.envelope.claim else execution.envelope.body, retried=execution.attempt)
 
-    def dead(self, job: Job, status: Status) -> Envelope:
+    def dead(self, execution: Execution, status: Status) -> Envelope:
         """The request as it came, with the reason why it is given up, and in `extra` what `broker/dead_letters.py` reads."""
         epitaph = {
-            "executor": self._me.executor, "worker": f"{self._me.replica} {self._me.instance}", "attempts": job.attempt,
-            "time": time.time(), "subject": job.subject,
+            "executor": self._me.executor, "worker": f"{self._me.replica} {self._me.instance}", "attempts": execution.attempt,
+            "time": time.time(), "subject": execution.subject,
         }  # fmt: skip
-        return job.envelope._replace(status=status, trail=self._trail(job), claim=None, extra={**job.envelope.extra, DEAD: epitaph})
+        return execution.envelope._replace(
+            status=status, trail=self._trail(execution), claim=None, extra={**execution.envelope.extra, DEAD: epitaph}
+        )
 
-    def _trail(self, job: Job) -> tuple[Hop, ...]:
-        hop = Hop(self._me.executor, self._me.replica, job.delivery.stored, job.started, job.ended or time.time(), job.attempt)
-        return (*job.envelope.trail, hop)
+    def _trail(self, execution: Execution) -> tuple[Hop, ...]:
+        hop = Hop(
+            self._me.executor,
+            self._me.replica,
+            execution.delivery.stored,
+            execution.started,
+            execution.ended or time.time(),
+            execution.attempt,
+        )
+        return (*execution.envelope.trail, hop)
 
 
-def _place(job: Job) -> dict[str, Any]:
-    """Position and attempt of what goes out: those of the stream that `job` opened, or of the one that it is a part of."""
-    stream, envelope = job.stream, job.envelope
+def _place(execution: Execution) -> dict[str, Any]:
+    """Position and attempt of what goes out: those of the stream that `execution` opened, or of the one that it is a part of."""
+    stream, envelope = execution.stream, execution.envelope
     if stream is not None:
         position = stream.position if stream.failed_at is None else stream.failed_at
-        return {"position": position, "source": stream.source, "attempt": job.attempt}
-    return {} if envelope.position >= 0 else {"attempt": job.attempt}
+        return {"position": position, "source": stream.source, "attempt": execution.attempt}
+    return {} if envelope.position >= 0 else {"attempt": execution.attempt}

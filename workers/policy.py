@@ -12,7 +12,7 @@ from enum import Enum
 
 from streamflow.broker.errors import Code, Status
 
-from .jobs import Abandoned, Dropped, Failure, GivenUp, Job, Outcome, Output, Paused
+from .executions import Abandoned, Dropped, Execution, Failure, GivenUp, Outcome, Output, Paused
 from .retries import Retries
 
 
@@ -37,15 +37,17 @@ class Verdict:
 _PASS_ON = Verdict(Settle.ACK, forward=True)
 
 
-def judge(outcome: Outcome, job: Job, retries: Retries) -> Verdict:
+def judge(outcome: Outcome, execution: Execution, retries: Retries) -> Verdict:
     match outcome:
         case Output():
             return _PASS_ON
         case Failure(status=status, may_retry=True):
-            retry_s = retries.next_s(job.envelope, job.attempt)
-            return Verdict(Settle.ACK, retry_s=retry_s) if retry_s is not None else _failed(job, retries.told(status, job.attempt))
+            retry_s = retries.next_s(execution.envelope, execution.attempt)
+            return (
+                Verdict(Settle.ACK, retry_s=retry_s) if retry_s is not None else _failed(execution, retries.told(status, execution.attempt))
+            )
         case Failure(status=status):
-            return _failed(job, status)
+            return _failed(execution, status)
         case GivenUp(status=status):
             return Verdict(Settle.TERM, answer=status, dead=status)
         case Dropped():
@@ -53,12 +55,12 @@ def judge(outcome: Outcome, job: Job, retries: Retries) -> Verdict:
         case Abandoned():
             return Verdict(Settle.LEAVE)
         case Paused():
-            raise AssertionError("a paused job has no outcome to judge")
+            raise AssertionError("a paused execution has no outcome to judge")
 
 
-def _failed(job: Job, status: Status) -> Verdict:
+def _failed(execution: Execution, status: Status) -> Verdict:
     """What an executor could not do for a job is kept for when it can: nobody waits who would send it again."""
-    is_kept = status.code is Code.EXECUTOR_ERROR and bool(job.envelope.job)
+    is_kept = status.code is Code.EXECUTOR_ERROR and bool(execution.envelope.job)
     return Verdict(Settle.ACK, answer=status, dead=status if is_kept else None)
 
 

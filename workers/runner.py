@@ -1,6 +1,6 @@
-"""The thread in which synchronous endpoints run, one job after the other, so that user code never blocks the event loop.
+"""The thread in which synchronous endpoints run, one execution after the other, so that user code never blocks the event loop.
 
-Hand-over is cheap at both ends: a C queue in, and one wake-up of the loop for all jobs that ended since the last one.
+Hand-over is cheap at both ends: a C queue in, and one wake-up of the loop for all executions that ended since the last one.
 """
 
 from __future__ import annotations
@@ -13,48 +13,48 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Generic, TypeVar
 
-J = TypeVar("J")
+E = TypeVar("E")
 O = TypeVar("O")  # noqa: E741
 
 
-class Runner(Generic[J, O]):
-    """Runs `work(job)` in its thread and `done(job, outcome)` on the loop. `work` must not raise."""
+class Runner(Generic[E, O]):
+    """Runs `work(execution)` in its thread and `done(execution, outcome)` on the loop. `work` must not raise."""
 
-    def __init__(self, work: Callable[[J], O], done: Callable[[J, O], None], name: str) -> None:
+    def __init__(self, work: Callable[[E], O], done: Callable[[E, O], None], name: str) -> None:
         self._work = work
         self._done = done
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[tuple[float, J] | None] = SimpleQueue()  # (time.monotonic() of arrival, job)
-        self._ended: deque[tuple[J, O]] = deque()
+        self._queue: SimpleQueue[tuple[float, E] | None] = SimpleQueue()  # (time.monotonic() of arrival, execution)
+        self._ended: deque[tuple[E, O]] = deque()
         self._flush_due = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     @property
     def ahead(self) -> int:
-        """Jobs to hold beyond what the time of a job suggests."""
+        """Executions to hold beyond what the time of an execution suggests."""
         return 0
 
-    def submit(self, job: J) -> None:
-        self._queue.put((monotonic(), job))
+    def submit(self, execution: E) -> None:
+        self._queue.put((monotonic(), execution))
 
     def post(self, call: Callable[[], None]) -> None:
-        """From the thread: run `call` on the loop, now rather than when the job ends (a stream part)."""
+        """From the thread: run `call` on the loop, now rather than when the execution ends (a stream part)."""
         self._loop.call_soon_threadsafe(call)
 
     def hurry(self) -> None:
-        """No job waits for company any more."""
+        """No execution waits for company any more."""
 
     def stop(self) -> None:
-        """End the thread after what it has; a job that never returns dies with the process (daemon thread)."""
+        """End the thread after what it has; an execution that never returns dies with the process (daemon thread)."""
         self._queue.put(None)
 
     def _run(self) -> None:
         while (arrival := self._queue.get()) is not None:
-            _, job = arrival
-            self._deliver(((job, self._work(job)),))
+            _, execution = arrival
+            self._deliver(((execution, self._work(execution)),))
 
-    def _deliver(self, ended: Iterable[tuple[J, O]]) -> None:
+    def _deliver(self, ended: Iterable[tuple[E, O]]) -> None:
         """From the thread: what ended, in one wake-up of the loop."""
         self._ended.extend(ended)
         if self._ended and not self._flush_due:

@@ -240,7 +240,8 @@ class Worker:
         lanes = Lanes(handler.accept, pace, keepalive)
         online = [Pull(bus, stream, durable, lanes.take_online, on_settled=lanes.online_settled) for stream, durable in sources]
         queue = subjects.work_stream(self._settings.flow, self._name)
-        lanes.bind(online, Pull(bus, queue, subjects.work_durable("bulk"), lanes.take_bulk, on_settled=lanes.advance))
+        bulk = Pull(bus, queue, subjects.work_durable("bulk"), lanes.take_bulk, on_ran=lanes.advance, on_settled=lanes.advance)
+        lanes.bind(online, bulk)
         return lanes
 
     async def _listen(self, bus: Bus, handler: Handler) -> None:

@@ -14,10 +14,10 @@ from streamflow.broker.envelope import COLUMNS, Envelope, decode
 from streamflow.broker.errors import InvalidInput, NotFound, StreamflowError
 
 from .endpoints import EndpointSpec
+from .executions import Execution, Failure, Outcome
 from .executor import Executor
 from .flows import Flows
 from .invoke import Invoker
-from .jobs import Failure, Job, Outcome
 from .ledger import Ledger
 from .outgoing import Outgoing
 from .write_log import Entry
@@ -29,8 +29,8 @@ EXECUTOR = "executor"
 
 
 @dataclass(slots=True)
-class Task(Job):
-    """A job that no delivery brought: a write out of the log, at place `sequence`, or a snapshot. On every replica the same."""
+class Task(Execution):
+    """An execution that no delivery brought: a write out of the log, at place `sequence`, or a snapshot. On every replica the same."""
 
     delivery: Any = field(init=False, repr=False)
     sequence: int = 0

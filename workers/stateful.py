@@ -23,9 +23,9 @@ from streamflow.broker.errors import Status, StreamflowError, Unavailable
 from streamflow.broker.flow import Node
 from streamflow.broker.settings import WorkerSettings
 
+from .executions import Abandoned, Execution, Failure, Outcome
 from .flows import Flows
 from .invoke import Invoker
-from .jobs import Abandoned, Failure, Job, Outcome
 from .keeper import Keeper
 from .ledger import FORGOTTEN
 from .orders import Orders
@@ -43,7 +43,7 @@ WAITS = "the log waits"
 
 
 class Replica:
-    """`start` returns when the state is up to date; `before` is asked about every job that `concerns` it."""
+    """`start` returns when the state is up to date; `before` is asked about every execution that `concerns` it."""
 
     def __init__(
         self, bus: Bus, identity: Identity, state: State, *, shards: int, every: int, every_s: float, on_fatal: Callable[[str], None]
@@ -84,48 +84,52 @@ class Replica:
         for task in self._tasks:
             task.cancel()
 
-    def concerns(self, job: Job) -> bool:
-        return job.spec is not None and (job.spec.write or job.envelope.latest)
+    def concerns(self, execution: Execution) -> bool:
+        return execution.spec is not None and (execution.spec.write or execution.envelope.latest)
 
-    async def before(self, job: Job) -> Outcome | None:
+    async def before(self, execution: Execution) -> Outcome | None:
         """The outcome of a write, `Abandoned` when another shard has it; None for a read, when it may run."""
-        assert job.spec is not None
-        if job.spec.write:
-            outcome = await self._write(job)
-            job.ended = job.ended or time.time()
+        assert execution.spec is not None
+        if execution.spec.write:
+            outcome = await self._write(execution)
+            execution.ended = execution.ended or time.time()
             return outcome
         await self._reach(await patiently(WAITS, self._log.last_sequence))
         return None
 
     # writes
 
-    async def _write(self, job: Job) -> Outcome:
-        name, remaining_s = self._name(job.envelope), job.envelope.remaining_s()
+    async def _write(self, execution: Execution) -> Outcome:
+        name, remaining_s = self._name(execution.envelope), execution.envelope.remaining_s()
         if remaining_s is not None and remaining_s < 0:
-            return late(job.envelope.endpoint, self._me.executor, -remaining_s)
+            return late(execution.envelope.endpoint, self._me.executor, -remaining_s)
         known = self._state.ledger.outcome(name)
         if known is not None:
             return known
-        if await self._is_elsewhere(job, name):
+        if await self._is_elsewhere(execution, name):
             return Abandoned()
         wanted = self._wanted.setdefault(name, asyncio.get_running_loop().create_future())
         try:
-            message = encode(_as_logged(job.envelope))
+            message = encode(_as_logged(execution.envelope))
             await self._reach(await patiently(WAITS, lambda: self._log.append(name, message)))
         except StreamflowError as error:
             return Failure(Status.of(error, executor=self._me.executor))
         finally:
             self._wanted.pop(name, None)
-        return _outcome(job, wanted.result()) if wanted.done() else self._state.ledger.outcome(name) or FORGOTTEN
+        return _outcome(execution, wanted.result()) if wanted.done() else self._state.ledger.outcome(name) or FORGOTTEN
 
     def _name(self, envelope: Envelope) -> str:
         """What tells a write from others: the same when it comes again, another where one flow has two names for this executor."""
         is_home = (envelope.flow, envelope.hop) == (self._me.flow, self._me.executor)
         return envelope.ticket if is_home else f"{envelope.ticket}-{subjects.credit_place(envelope.flow, envelope.hop)}"
 
-    async def _is_elsewhere(self, job: Job, name: str) -> bool:
+    async def _is_elsewhere(self, execution: Execution, name: str) -> bool:
         """Whether a write that any shard might have had lies in another one's log: its worker died before it could answer."""
-        if not self._others or job.delivery.attempt == 1 or subjects.owner_of(job.delivery.subject, self._me.shard) != subjects.ANYBODY:
+        if (
+            not self._others
+            or execution.delivery.attempt == 1
+            or subjects.owner_of(execution.delivery.subject, self._me.shard) != subjects.ANYBODY
+        ):
             return False
         return any([await patiently(WAITS, partial(each.holds, name)) for each in self._others])
 
@@ -192,8 +196,8 @@ def _as_logged(envelope: Envelope) -> Envelope:
     return envelope._replace(claim=None, deadline=0.0, reply="", record="", keep_s=0.0, latest=False, trace={})
 
 
-def _outcome(job: Job, task: Task) -> Outcome:
-    """What the application of `job`'s write gave. It is the same on every replica and for ever, so there is no other attempt."""
-    job.started, job.ended = task.started, task.ended
+def _outcome(execution: Execution, task: Task) -> Outcome:
+    """What the application of `execution`'s write gave. It is the same on every replica and for ever, so there is no other attempt."""
+    execution.started, execution.ended = task.started, task.ended
     outcome = task.ended_as.result()
     return replace(outcome, may_retry=False) if isinstance(outcome, Failure) else outcome

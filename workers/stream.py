@@ -17,7 +17,7 @@ from typing import Protocol
 from streamflow.broker.credit import LEAST_BYTES, WINDOW_PARTS, Report
 from streamflow.broker.errors import Code, Status
 
-from .jobs import Dropped, Failure, Job, Outcome, Output, Paused
+from .executions import Dropped, Execution, Failure, Outcome, Output, Paused
 from .process import Processor
 
 log = logging.getLogger(__name__)
@@ -29,16 +29,16 @@ QUIET_LOOKS = 8  # a stream without news is asked about at every so many-th look
 class Home(Protocol):
     """What a stream needs of its worker (`streaming.Streams`). Only `post` is called from the executor's thread."""
 
-    def post(self, job: Job, position: int, output: Output) -> None:
+    def post(self, execution: Execution, position: int, output: Output) -> None:
         """Send a document, from the executor's thread."""
 
-    def send(self, job: Job, position: int, output: Output) -> None:
+    def send(self, execution: Execution, position: int, output: Output) -> None:
         """Send a document, on the loop."""
 
-    def submit(self, job: Job) -> None:
+    def submit(self, execution: Execution) -> None:
         """Have the executor's thread enter `Stream.advance`."""
 
-    def lend(self, jobs: int) -> None:
+    def lend(self, executions: int) -> None:
         """So many more streams (or, negative, fewer) wait for their readers."""
 
     def probe(self, stream: Stream) -> None:
@@ -46,10 +46,10 @@ class Home(Protocol):
 
 
 class Stream:
-    """`advance` is entered by the executor's thread, `run` by the job's task, all else on the loop."""
+    """`advance` is entered by the executor's thread, `run` by the execution's task, all else on the loop."""
 
-    def __init__(self, job: Job, processor: Processor, home: Home, source: str) -> None:
-        self.job = job
+    def __init__(self, execution: Execution, processor: Processor, home: Home, source: str) -> None:
+        self.execution = execution
         self.source = source
         self.position = 0  # of the next document
         self.failed_at: int | None = None  # position to which a failure belongs that was found after it
@@ -82,16 +82,16 @@ class Stream:
         try:
             return self._advance()
         except Exception as error:
-            return self._processor.failure(error, self.job)
+            return self._processor.failure(error, self.execution)
         finally:
             self.busy_s += monotonic() - began
 
     def _advance(self) -> Outcome:
         if self._items is None:
-            early = self._processor.start(self.job)
+            early = self._processor.start(self.execution)
             if early is not None:
                 return early
-            self._items = self._processor.parts(self.job)
+            self._items = self._processor.parts(self.execution)
         while (ending := self._end()) is None:
             if not self.has_room:
                 return Paused()
@@ -99,7 +99,7 @@ class Stream:
             if output is None:
                 return Output()
             if (position := self._number(output)) is not None:
-                self._home.post(self.job, position, output)
+                self._home.post(self.execution, position, output)
         self._close(self._items)
         return ending
 
@@ -107,28 +107,28 @@ class Stream:
         try:
             items.close()
         except Exception as error:
-            log.warning("request %s: its generator raised while it was closed: %r", self.job.envelope.request_id, error)
+            log.warning("request %s: its generator raised while it was closed: %r", self.execution.envelope.request_id, error)
 
     async def run(self) -> Outcome:
         """Run an async generator to its end."""
         began = monotonic()
         try:
-            return self._processor.start(self.job) or await self._iterate() or Output()
+            return self._processor.start(self.execution) or await self._iterate() or Output()
         except asyncio.CancelledError:
             ending = self._end()
             if ending is None:
                 raise
             return ending
         except Exception as error:
-            return self._end() or self._processor.failure(error, self.job)
+            return self._end() or self._processor.failure(error, self.execution)
         finally:
             self.busy_s = monotonic() - began
 
     async def _iterate(self) -> Outcome | None:
-        async with aclosing(self._processor.parts_async(self.job)) as items:
+        async with aclosing(self._processor.parts_async(self.execution)) as items:
             async for output in items:
                 if (position := self._number(output)) is not None:
-                    self._home.send(self.job, position, output)
+                    self._home.send(self.execution, position, output)
                 await asyncio.sleep(0)  # it leaves before the endpoint goes on, which may compute for long without a pause
                 await self._until_room()
                 if (ending := self._end()) is not None:
@@ -147,12 +147,12 @@ class Stream:
 
     def _end(self) -> Outcome | None:
         """How the generator is to end now, None while it may go on."""
-        if self._ending is not None or self.job.cancelled:
+        if self._ending is not None or self.execution.cancelled:
             return self._ending or Dropped()
-        remaining_s = self.job.envelope.remaining_s()
+        remaining_s = self.execution.envelope.remaining_s()
         if remaining_s is None or remaining_s > 0:
             return None
-        text = f"{self.job.envelope.endpoint}: the deadline passed after {self.position} documents of the stream"
+        text = f"{self.execution.envelope.endpoint}: the deadline passed after {self.position} documents of the stream"
         return Failure(Status(Code.DEADLINE_EXCEEDED, text, "DeadlineExceeded"))
 
     # the reader
@@ -183,7 +183,7 @@ class Stream:
         self._taken = max(self._taken, report.taken)
         while self._open and self._open[0][0] < self._taken:
             self._taken_bytes += self._open.popleft()[1]
-        if self.job.attempt > 1 and not self.position:
+        if self.execution.attempt > 1 and not self.position:
             self._wanted = report.wanted
             self._news.set()
         elif self.waiting and self._has_much_room:
@@ -205,7 +205,7 @@ class Stream:
             async with asyncio.timeout(LEARN_S):
                 await self._news.wait()
         except TimeoutError:
-            log.info("request %s: attempt %d starts anew", self.job.envelope.request_id, self.job.attempt)
+            log.info("request %s: attempt %d starts anew", self.execution.envelope.request_id, self.execution.attempt)
         self._news.clear()
         return self._wanted
 
@@ -241,8 +241,8 @@ class Stream:
             return
         self.waiting = False
         self._home.lend(-1)
-        if self.job.task is None:
-            self._home.submit(self.job)
+        if self.execution.task is None:
+            self._home.submit(self.execution)
         else:
             self._news.set()
 
@@ -253,12 +253,12 @@ class Stream:
         self.hurry()
 
     def hurry(self) -> None:
-        """Look at once whether to go on: the job was cancelled, or late."""
-        if self.job.task is None:
+        """Look at once whether to go on: the execution was cancelled, or late."""
+        if self.execution.task is None:
             self._wake()
         elif not self._interrupted:  # once: its `finally` may take some time
             self._interrupted = True
-            self.job.interrupt(self.job.task)
+            self.execution.interrupt(self.execution.task)
 
     # what the broker has of it
 

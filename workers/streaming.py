@@ -18,7 +18,7 @@ from streamflow.broker.credit import GONE, SUPERSEDED, Report
 from streamflow.broker.envelope import Envelope, encode
 from streamflow.broker.errors import StreamflowError
 
-from .jobs import Abandoned, Dropped, Job, Output
+from .executions import Abandoned, Dropped, Execution, Output
 from .process import Processor
 from .stream import Stream
 
@@ -28,17 +28,17 @@ PROBE_S = 1.0  # how often each stream is looked after, and its gateway asked if
 TURNS = 250  # in which all streams are looked after, at most: one that is alone needs one
 GIVE_UP_S = 15.0  # a gateway that is not there for so long does not come back
 
-Send = Callable[[Job, int, Output], None]  # job, position, one document
+Send = Callable[[Execution, int, Output], None]  # execution, position, one document
 
 
 class Streams:
     """The streams of one worker. `await start()` first."""
 
     def __init__(
-        self, bus: Bus, place: str, processor: Processor, send: Send, submit: Callable[[Job], None], lend: Callable[[int], None]
+        self, bus: Bus, place: str, processor: Processor, send: Send, submit: Callable[[Execution], None], lend: Callable[[int], None]
     ) -> None:
-        """`place` is the executor's `subjects.credit_place`; `send` publishes a document, `submit` gives a job to the executor's thread,
-        `lend` says how many more jobs wait for readers."""
+        """`place` is the executor's `subjects.credit_place`; `send` publishes a document, `submit` gives an execution to the executor's
+        thread, `lend` says how many more of them wait for readers."""
         self._send = send
         self._submit = submit
         self._lend = lend
@@ -48,7 +48,7 @@ class Streams:
         self._number = 0
         self._open: dict[str, Stream] = {}
         self._loop = asyncio.get_running_loop()
-        self._outgoing: deque[tuple[Job, int, Output]] = deque()
+        self._outgoing: deque[tuple[Execution, int, Output]] = deque()
         self._flush_due = False
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -61,9 +61,9 @@ class Streams:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def open(self, job: Job) -> Stream:
+    def open(self, execution: Execution) -> Stream:
         self._number += 1
-        stream = Stream(job, self._processor, self, f"{self._worker}.{self._number:x}")
+        stream = Stream(execution, self._processor, self, f"{self._worker}.{self._number:x}")
         self._open[stream.source] = stream
         return stream
 
@@ -73,9 +73,9 @@ class Streams:
 
     # from the executor's thread
 
-    def post(self, job: Job, position: int, output: Output) -> None:
+    def post(self, execution: Execution, position: int, output: Output) -> None:
         """Have the loop send a document. One wake-up serves all that came since the last one."""
-        self._outgoing.append((job, position, output))
+        self._outgoing.append((execution, position, output))
         if not self._flush_due:
             self._flush_due = True
             try:
@@ -90,14 +90,14 @@ class Streams:
 
     # from the loop
 
-    def send(self, job: Job, position: int, output: Output) -> None:
-        self._send(job, position, output)
+    def send(self, execution: Execution, position: int, output: Output) -> None:
+        self._send(execution, position, output)
 
-    def submit(self, job: Job) -> None:
-        self._submit(job)
+    def submit(self, execution: Execution) -> None:
+        self._submit(execution)
 
-    def lend(self, jobs: int) -> None:
-        self._lend(jobs)
+    def lend(self, executions: int) -> None:
+        self._lend(executions)
 
     # readers
 
@@ -105,10 +105,10 @@ class Streams:
         """Ask the gateway how far the reader is. It also learns whom to report to, from which attempt parts will come, and how many there
         are by now (in `pieces`)."""
         stream.unanswered = True
-        envelope = stream.job.envelope
+        envelope = stream.execution.envelope
         question = Envelope(
             envelope.request_id, envelope.flow, run=envelope.run, stream=True, final=False, source=stream.source,
-            attempt=stream.job.attempt, pieces=(stream.position,),
+            attempt=stream.execution.attempt, pieces=(stream.position,),
         )  # fmt: skip
         try:
             self._bus.publish(envelope.reply, encode(question), subjects.credit(stream.source))
@@ -151,9 +151,9 @@ class Streams:
 
     def _look_after(self, stream: Stream) -> None:
         if stream.unheard_since and monotonic() - stream.unheard_since > GIVE_UP_S:
-            log.info("request %s: nobody is there to read its stream: dropped", stream.job.envelope.request_id)
+            log.info("request %s: nobody is there to read its stream: dropped", stream.execution.envelope.request_id)
             stream.end(Dropped())
-        elif (remaining_s := stream.job.envelope.remaining_s()) is not None and remaining_s < 0:
+        elif (remaining_s := stream.execution.envelope.remaining_s()) is not None and remaining_s < 0:
             stream.hurry()
         elif stream.is_due():
             self.probe(stream)

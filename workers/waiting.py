@@ -15,7 +15,7 @@ from streamflow.broker.codec import Decoded
 
 from .decorators import Batching
 from .endpoints import EndpointSpec
-from .jobs import Job
+from .executions import Execution
 from .returns import CallResult
 
 MAX_REST_S = 60.0  # a timeout may be any number, a lock's or a timer's may not
@@ -25,7 +25,7 @@ MAX_REST_S = 60.0  # a timeout may be any number, a lock's or a timer's may not
 class Member:
     """One request on its way through one or more batches."""
 
-    job: Job
+    execution: Execution
     spec: EndpointSpec
     key: Hashable  # requests with equal keys may share a call
     arrived: float  # time.monotonic()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -14,10 +17,11 @@ import pytest
 from docarray import DocList
 from docarray.documents import TextDoc
 
-from streamflow.broker import jobs
+from streamflow.broker import jobs, subjects
 from streamflow.broker.envelope import JSON
 from streamflow.broker.errors import Code
 from streamflow.broker.flow import Graph, Node
+from streamflow.broker.server import EmbeddedBroker
 from streamflow.broker.settings import BrokerSettings
 from streamflow.gateway.dispatch import Call
 from streamflow.workers.executor import Executor, requests
@@ -80,6 +84,41 @@ async def test_a_job_goes_on_when_the_last_online_request_is_done(settings: Brok
             await jobs.submit(flow.bus, jobs.Order(flow_name), _inputs(60))
             await online(flow, 6, 0.3)
             await eventually(partial(has_run, 60 * number), 5.0, "the end of the job")
+
+
+class Gated(Executor):
+    """Each of its runs waits until it may end."""
+
+    begun = 0
+    may_end = threading.Semaphore(0)
+
+    @requests
+    def work(self, docs: DocList[TextDoc], **kwargs: Any) -> None:
+        Gated.begun += 1
+        Gated.may_end.acquire()
+
+
+async def test_the_next_of_a_job_begins_before_the_broker_has_the_outcome_of_the_last(
+    own_broker: EmbeddedBroker, settings: BrokerSettings, flow_name: str
+) -> None:
+    settings = settings.model_copy(update={"broker_url": own_broker.url})
+    async with running(settings, Graph(flow_name, (Node("gated"),)), {"gated": Gated}) as flow:
+        await jobs.submit(flow.bus, jobs.Order(flow_name), _inputs(10))
+        await eventually(partial(_are_held, flow, 2), what="one runs and one waits in the worker")
+        os.kill(own_broker.pid, signal.SIGSTOP)
+        try:
+            began = Gated.begun
+            Gated.may_end.release()
+            await eventually(lambda: Gated.begun == began + 1, 2.0, "the next one begins")
+        finally:
+            os.kill(own_broker.pid, signal.SIGCONT)
+            Gated.may_end.release(10)
+        await eventually(lambda: Gated.begun == 10, what="the end of the job")
+
+
+async def _are_held(flow: Running, number: int) -> bool:
+    bulk = await flow.bus.consumer(subjects.work_stream(flow.graph.flow, "gated"), subjects.work_durable("bulk"))
+    return bulk is not None and bulk["num_ack_pending"] == number
 
 
 def has_run(number: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from contextlib import aclosing
 from dataclasses import replace
@@ -19,6 +20,7 @@ from streamflow.broker.flow import Graph, Node, Polling
 from streamflow.broker.settings import BrokerSettings
 from streamflow.gateway.dispatch import Call
 from streamflow.workers import streaming
+from streamflow.workers.stream import Stream
 from tests.running import Running, running
 from tests.waiting import eventually
 
@@ -55,6 +57,23 @@ async def test_a_generator_streams_from_any_place_in_a_flow(
             assert all([hop.executor for hop in part.trail] == list(names) for part in heard.parts)
         await queues_empty(flow)
         assert flow.dispatcher.open_requests == 0
+
+
+@BOTH
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_nothing_of_a_stream_waits_for_a_collection_of_garbage(
+    settings: BrokerSettings, flow_name: str, endpoint: str, leaves: bool
+) -> None:
+    async with running(settings, one(flow_name), {"talk": Talker}) as flow:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(20):
+                async with aclosing(flow.dispatcher.stream(call(endpoint, n=100_000 if leaves else 5))) as parts:
+                    await take(parts, 2 if leaves else 6)
+            await eventually(lambda: not [each for each in gc.get_objects() if isinstance(each, Stream)], what="all of them are gone")
+        finally:
+            gc.enable()
 
 
 @BOTH

@@ -13,9 +13,9 @@ from docarray.documents import TextDoc
 
 from streamflow.broker.envelope import JSON, Envelope
 from streamflow.workers.batching import Batcher, Ended
+from streamflow.workers.executions import Execution, Outcome
 from streamflow.workers.executor import Executor, dynamic_batching, requests
 from streamflow.workers.invoke import Context, Invoker
-from streamflow.workers.jobs import Job, Outcome
 from streamflow.workers.process import Processor
 from streamflow.workers.waiting import Member, Waiting
 
@@ -131,7 +131,9 @@ class Bench:
         self.outcomes: dict[str, Outcome] = {}
         self.rounds: list[list[str]] = []
 
-    def job(self, endpoint: str, *texts: str, attempt: int = 1, deadline: float = 0.0, docs: Any = None, **parameters: Any) -> Job:
+    def execution(
+        self, endpoint: str, *texts: str, attempt: int = 1, deadline: float = 0.0, docs: Any = None, **parameters: Any
+    ) -> Execution:
         data = [{"text": text} for text in texts] if docs is None else docs
         body = orjson.dumps({"data": data, "parameters": parameters})
         envelope = Envelope(
@@ -140,25 +142,25 @@ class Bench:
         delivery: Any = SimpleNamespace(
             attempt=attempt, fencing_token=len(self.outcomes) + 3, ack_subject=envelope.request_id, subject=b"work"
         )
-        return Job(delivery, envelope, self.invoker.resolve(endpoint), JSON)
+        return Execution(delivery, envelope, self.invoker.resolve(endpoint), JSON)
 
-    def admit(self, *jobs: Job) -> None:
-        for n, job in enumerate(jobs):
-            found = self.batcher.admit(job, float(n))
+    def admit(self, *executions: Execution) -> None:
+        for n, execution in enumerate(executions):
+            found = self.batcher.admit(execution, float(n))
             if isinstance(found, Member):
                 self.waiting.add(found)
             else:
-                self.ended([(job, found)])
+                self.ended([(execution, found)])
 
     def ended(self, ended: Ended) -> None:
-        self.rounds.append([job.envelope.request_id for job, _ in ended])
-        for job, outcome in ended:
-            assert job.envelope.request_id not in self.outcomes, "a request ends once"
-            self.outcomes[job.envelope.request_id] = outcome
+        self.rounds.append([execution.envelope.request_id for execution, _ in ended])
+        for execution, outcome in ended:
+            assert execution.envelope.request_id not in self.outcomes, "a request ends once"
+            self.outcomes[execution.envelope.request_id] = outcome
 
-    def run(self, *jobs: Job) -> list[Outcome]:
-        self.admit(*jobs)
+    def run(self, *executions: Execution) -> list[Outcome]:
+        self.admit(*executions)
         while pieces := self.waiting.take(1e9):
             for ended in self.batcher.run(pieces):
                 self.ended(ended)
-        return [self.outcomes[job.envelope.request_id] for job in jobs]
+        return [self.outcomes[execution.envelope.request_id] for execution in executions]

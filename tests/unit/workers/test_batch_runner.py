@@ -13,8 +13,8 @@ from docarray import DocList
 from docarray.documents import TextDoc
 
 from streamflow.workers.batch_runner import BatchRunner, runner_for
+from streamflow.workers.executions import Execution, Outcome, Output
 from streamflow.workers.executor import Executor, dynamic_batching, requests
-from streamflow.workers.jobs import Job, Outcome, Output
 from streamflow.workers.runner import Runner
 from tests.unit.workers.bench import Bench
 from tests.waiting import eventually
@@ -78,14 +78,14 @@ class Stage:
         self.turns = 0
         self.runner = BatchRunner(self.bench.invoker, self.bench.processor, self.done, "test")
 
-    def done(self, job: Job, outcome: Outcome) -> None:
+    def done(self, execution: Execution, outcome: Outcome) -> None:
         assert threading.current_thread() is threading.main_thread()
-        self.outcomes.append((job.envelope.request_id, outcome))
+        self.outcomes.append((execution.envelope.request_id, outcome))
 
-    def submit(self, endpoint: str, *texts: str) -> Job:
-        job = self.bench.job(endpoint, *texts)
-        self.runner.submit(job)
-        return job
+    def submit(self, endpoint: str, *texts: str) -> Execution:
+        execution = self.bench.execution(endpoint, *texts)
+        self.runner.submit(execution)
+        return execution
 
     def go_on(self, calls: int = 1) -> None:
         self.gate.release.release(calls)
@@ -173,9 +173,9 @@ async def test_what_came_first_runs_first(stage: Stage) -> None:
 
 
 async def test_endpoints_that_nobody_has_pass_through(stage: Stage) -> None:
-    job = stage.submit("/unknown", "a")
+    execution = stage.submit("/unknown", "a")
     await stage.ended(1)
-    assert stage.outcomes[0][0] == job.envelope.request_id
+    assert stage.outcomes[0][0] == execution.envelope.request_id
 
 
 async def test_all_of_a_batch_comes_back_in_one_turn_of_the_loop(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,8 +207,8 @@ async def test_an_executor_without_batching_has_the_plain_runner() -> None:
         def plain(self, docs: DocList[TextDoc], **kwargs: Any) -> None: ...
 
     bench = Bench(Plain())
-    runner = runner_for(bench.invoker, bench.processor, lambda job, outcome: None, "test")
+    runner = runner_for(bench.invoker, bench.processor, lambda execution, outcome: None, "test")
     assert type(runner) is Runner and runner.ahead == 0
     runner.hurry()
     runner.stop()
-    assert type(runner_for(Bench(Gate()).invoker, bench.processor, lambda job, outcome: None, "test")) is BatchRunner
+    assert type(runner_for(Bench(Gate()).invoker, bench.processor, lambda execution, outcome: None, "test")) is BatchRunner

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from streamflow.broker.errors import Code
 from streamflow.workers.batching import MAX_AHEAD, first_ahead, shared_context
+from streamflow.workers.executions import Dropped, Execution, Failure, Outcome, Output
 from streamflow.workers.invoke import Context
-from streamflow.workers.jobs import Dropped, Failure, Job, Outcome, Output
 from streamflow.workers.lanes import Pace
 from tests.unit.workers.bench import Bench, Calls
 
@@ -42,38 +42,42 @@ def error(outcome: Outcome) -> str:
 
 
 def test_each_request_gets_its_own_documents_in_order(bench: Bench, calls: Calls) -> None:
-    outcomes = bench.run(bench.job("/in_place", "a", "b"), bench.job("/in_place", "c"), bench.job("/in_place", "d", "e", "f"))
+    outcomes = bench.run(
+        bench.execution("/in_place", "a", "b"), bench.execution("/in_place", "c"), bench.execution("/in_place", "d", "e", "f")
+    )
     assert calls.calls == [["a", "b", "c", "d"], ["e", "f"]]
     assert [fields(outcome) for outcome in outcomes] == [["A", "B"], ["C"], ["D", "E", "F"]]
 
 
 def test_a_request_larger_than_a_batch_is_put_together_again(bench: Bench, calls: Calls) -> None:
     texts = [f"x{n}" for n in range(11)]
-    large, small = bench.run(bench.job("/in_place", *texts), bench.job("/in_place", "y"))
+    large, small = bench.run(bench.execution("/in_place", *texts), bench.execution("/in_place", "y"))
     assert [len(one) for one in calls.calls] == [4, 4, 4]
     assert fields(large) == [text.upper() for text in texts] and fields(small) == ["Y"]
 
 
 def test_documents_of_another_type_are_handed_out_by_position(bench: Bench) -> None:
-    outcomes = bench.run(bench.job("/priced", "a", "bb"), bench.job("/priced"), bench.job("/priced", "ccc", "dddd", "eeeee"))
+    outcomes = bench.run(
+        bench.execution("/priced", "a", "bb"), bench.execution("/priced"), bench.execution("/priced", "ccc", "dddd", "eeeee")
+    )
     assert [fields(outcome, "cents") for outcome in outcomes] == [[1, 2], [], [3, 4, 5]]
 
 
 def test_a_new_list_keeps_the_order(bench: Bench) -> None:
-    outcomes = bench.run(*(bench.job("/reversed", f"a{n}", f"b{n}") for n in range(5)))
+    outcomes = bench.run(*(bench.execution("/reversed", f"a{n}", f"b{n}") for n in range(5)))
     assert [fields(outcome) for outcome in outcomes] == [[f"{n}a", f"{n}b"] for n in range(5)]
 
 
 def test_requests_without_documents_are_called_too(bench: Bench, calls: Calls) -> None:
-    assert [fields(outcome) for outcome in bench.run(bench.job("/in_place"), bench.job("/in_place"))] == [[], []]
+    assert [fields(outcome) for outcome in bench.run(bench.execution("/in_place"), bench.execution("/in_place"))] == [[], []]
     assert calls.calls == [[]]
 
 
 def test_fields_that_the_type_does_not_know_stay_with_their_request(bench: Bench) -> None:
     one, other, none = (
-        bench.job("/in_place", docs=[{"text": "a", "colour": "red"}, {"text": "b", "colour": "blue"}]),
-        bench.job("/in_place", docs=[{"text": "c", "shape": [1, 2]}]),
-        bench.job("/in_place", docs=[{"text": "d"}] * 3),
+        bench.execution("/in_place", docs=[{"text": "a", "colour": "red"}, {"text": "b", "colour": "blue"}]),
+        bench.execution("/in_place", docs=[{"text": "c", "shape": [1, 2]}]),
+        bench.execution("/in_place", docs=[{"text": "d"}] * 3),
     )
     first, second, third = (orjson.loads(bytes(outcome.body)) for outcome in bench.run(one, other, none) if isinstance(outcome, Output))
     assert [(doc["text"], doc["colour"]) for doc in first] == [("A", "red"), ("B", "blue")]
@@ -82,7 +86,9 @@ def test_fields_that_the_type_does_not_know_stay_with_their_request(bench: Bench
 
 
 def test_an_endpoint_without_annotations_batches_legacy_documents(bench: Bench) -> None:
-    outcomes = bench.run(bench.job("/legacy", docs=[{"text": "a", "tags": {"k": 1}}]), bench.job("/legacy", docs=[{"text": "b"}]))
+    outcomes = bench.run(
+        bench.execution("/legacy", docs=[{"text": "a", "tags": {"k": 1}}]), bench.execution("/legacy", docs=[{"text": "b"}])
+    )
     assert [fields(outcome) for outcome in outcomes] == [["seen"], ["seen"]]
     assert fields(outcomes[0], "tags") == [{"k": 1}]
 
@@ -90,10 +96,10 @@ def test_an_endpoint_without_annotations_batches_legacy_documents(bench: Bench) 
 @pytest.mark.feature("DB-06")
 def test_only_equal_parameters_as_the_executor_sees_them_share_a_call(bench: Bench, calls: Calls) -> None:
     outcomes = bench.run(
-        bench.job("/in_place", "a", suffix="1"),
-        bench.job("/in_place", "b", suffix="2"),
-        bench.job("/in_place", "c", exec__suffix="1", suffix="9"),
-        bench.job("/in_place", "d", suffix="1", other__suffix="7"),
+        bench.execution("/in_place", "a", suffix="1"),
+        bench.execution("/in_place", "b", suffix="2"),
+        bench.execution("/in_place", "c", exec__suffix="1", suffix="9"),
+        bench.execution("/in_place", "d", suffix="1", other__suffix="7"),
     )
     assert calls.calls == [["a", "c", "d"], ["b"]]
     assert calls.parameters == [{"suffix": "1"}, {"suffix": "2"}]
@@ -105,7 +111,7 @@ def test_only_equal_parameters_as_the_executor_sees_them_share_a_call(bench: Ben
 
 
 def test_endpoints_do_not_share_a_call(bench: Bench, calls: Calls) -> None:
-    bench.run(bench.job("/in_place", "a"), bench.job("/poison", "b"), bench.job("/in_place", "c"))
+    bench.run(bench.execution("/in_place", "a"), bench.execution("/poison", "b"), bench.execution("/in_place", "c"))
     assert calls.calls == [["a", "c"], ["b"]]
 
 
@@ -114,8 +120,8 @@ def test_only_the_requests_at_fault_fail(count: int, data: st.DataObject) -> Non
     calls = Calls()
     bench = Bench(calls)
     bad = data.draw(st.sets(st.integers(0, count - 1), max_size=4))
-    jobs = [bench.job("/poison", "poison" if n in bad else f"ok{n}") for n in range(count)]
-    for n, outcome in enumerate(bench.run(*jobs)):
+    executions = [bench.execution("/poison", "poison" if n in bad else f"ok{n}") for n in range(count)]
+    for n, outcome in enumerate(bench.run(*executions)):
         if n in bad:
             assert error(outcome) == "ValueError('cannot take poison')"
         else:
@@ -125,89 +131,98 @@ def test_only_the_requests_at_fault_fail(count: int, data: st.DataObject) -> Non
 
 
 def test_neighbours_do_not_wait_for_the_search(bench: Bench) -> None:
-    jobs = [bench.job("/poison", "poison" if n == 7 else "ok") for n in range(8)]
-    bench.run(*jobs)
+    executions = [bench.execution("/poison", "poison" if n == 7 else "ok") for n in range(8)]
+    bench.run(*executions)
     first = {request_id for ended in bench.rounds[:2] for request_id in ended}
-    assert first == {job.envelope.request_id for job in jobs[:4]}
+    assert first == {execution.envelope.request_id for execution in executions[:4]}
 
 
 def test_one_bad_document_fails_its_request_and_the_rest_of_it_is_not_run(bench: Bench, calls: Calls) -> None:
-    large, other = bench.run(bench.job("/poison", "poison", *(["x"] * 79)), bench.job("/poison", "y"))
+    large, other = bench.run(bench.execution("/poison", "poison", *(["x"] * 79)), bench.execution("/poison", "y"))
     assert error(large) == "ValueError('cannot take poison')" and fields(other) == ["y!"]
     assert [len(one) for one in calls.calls] == [32, 1]
 
 
 def test_a_wrong_number_of_documents_names_the_endpoint_and_fails_whom_it_concerns(bench: Bench) -> None:
-    good, bad, other = bench.run(*(bench.job("/filtered", *texts) for texts in (["a", "b"], ["c", "drop"], ["d"])))
+    good, bad, other = bench.run(*(bench.execution("/filtered", *texts) for texts in (["a", "b"], ["c", "drop"], ["d"])))
     assert fields(good) == ["a", "b"] and fields(other) == ["d"]
     assert "Calls.filtered (/filtered) gave 1 documents for 2" in error(bad) and error(bad).startswith("TypeError")
-    assert "gave 2 documents for 1" in error(bench.run(bench.job("/grown", "a"))[0])
+    assert "gave 2 documents for 1" in error(bench.run(bench.execution("/grown", "a"))[0])
 
 
 def test_a_value_that_is_no_documents_is_an_error_for_everybody(bench: Bench) -> None:
-    assert all("returned str" in error(outcome) for outcome in bench.run(bench.job("/text", "a"), bench.job("/text", "b")))
+    assert all("returned str" in error(outcome) for outcome in bench.run(bench.execution("/text", "a"), bench.execution("/text", "b")))
 
 
 def test_a_dict_tells_nobody_about_the_documents_of_others(bench: Bench, calls: Calls) -> None:
-    outcomes = bench.run(*(bench.job("/dict", text) for text in "abc"))
+    outcomes = bench.run(*(bench.execution("/dict", text) for text in "abc"))
     assert [outcome.results for outcome in outcomes if isinstance(outcome, Output)] == [{"exec/rep-0": {f"{text}?": 1}} for text in "abc"]
     assert [fields(outcome) for outcome in outcomes] == [["a?"], ["b?"], ["c?"]]
-    bench.run(bench.job("/dict", "d"), bench.job("/dict", "e"))
+    bench.run(bench.execution("/dict", "d"), bench.execution("/dict", "e"))
     assert calls.calls == [["a", "b", "c"], ["a"], ["b"], ["c"], ["d"], ["e"]], "an endpoint that gives dicts batches no more"
 
 
 def test_the_dicts_of_one_large_request_are_merged(bench: Bench) -> None:
-    [outcome] = bench.run(bench.job("/dict", *"abcdef"))
+    [outcome] = bench.run(bench.execution("/dict", *"abcdef"))
     assert isinstance(outcome, Output) and outcome.results == {"exec/rep-0": {f"{text}?": 4 if text < "e" else 2 for text in "abcdef"}}
 
 
 def test_what_is_not_wanted_any_more_is_taken_out_before_the_batch_runs(bench: Bench, calls: Calls) -> None:
-    kept, cancelled, late = bench.job("/in_place", "a"), bench.job("/in_place", "b"), bench.job("/in_place", "c", deadline=time.time() + 60)
-    gone = bench.job("/in_place", "d", deadline=time.time() - 1)
+    kept, cancelled, late = (
+        bench.execution("/in_place", "a"),
+        bench.execution("/in_place", "b"),
+        bench.execution("/in_place", "c", deadline=time.time() + 60),
+    )
+    gone = bench.execution("/in_place", "d", deadline=time.time() - 1)
     bench.admit(kept, cancelled, late, gone)
     cancelled.cancelled = True
     late.envelope = late.envelope._replace(deadline=time.time() - 1)
     bench.run()
     assert calls.calls == [["a"]]
-    by_job = [bench.outcomes[job.envelope.request_id] for job in (kept, cancelled, late, gone)]
-    assert fields(by_job[0]) == ["A"] and by_job[1] == Dropped()
-    assert [outcome.status.code for outcome in by_job[2:] if isinstance(outcome, Failure)] == [Code.DEADLINE_EXCEEDED] * 2
-    assert all(0 < job.started <= job.ended for job in (kept, late, gone))
+    by_execution = [bench.outcomes[execution.envelope.request_id] for execution in (kept, cancelled, late, gone)]
+    assert fields(by_execution[0]) == ["A"] and by_execution[1] == Dropped()
+    assert [outcome.status.code for outcome in by_execution[2:] if isinstance(outcome, Failure)] == [Code.DEADLINE_EXCEEDED] * 2
+    assert all(0 < execution.started <= execution.ended for execution in (kept, late, gone))
 
 
 def test_a_body_that_cannot_be_read_concerns_nobody_else(bench: Bench, calls: Calls) -> None:
-    bad = bench.job("/in_place", docs=[{"text": 5}])
-    outcomes = bench.run(bench.job("/in_place", "a"), bad, bench.job("/in_place", "b"))
+    bad = bench.execution("/in_place", docs=[{"text": 5}])
+    outcomes = bench.run(bench.execution("/in_place", "a"), bad, bench.execution("/in_place", "b"))
     assert "data[0].text" in error(outcomes[1])
     assert calls.calls == [["a", "b"]]
 
 
 def test_a_redelivered_request_stands_alone(bench: Bench, calls: Calls) -> None:
-    bench.run(bench.job("/in_place", "a"), bench.job("/in_place", "b", attempt=2), bench.job("/in_place", "c"))
+    bench.run(bench.execution("/in_place", "a"), bench.execution("/in_place", "b", attempt=2), bench.execution("/in_place", "c"))
     assert calls.calls == [["a", "c"], ["b"]]
 
 
 def test_nothing_is_run_again_in_a_process_that_is_to_end(calls: Calls) -> None:
     bench = Bench(calls, exit_on_exceptions=["ValueError"])
-    outcomes = bench.run(bench.job("/poison", "a"), bench.job("/poison", "poison"))
+    outcomes = bench.run(bench.execution("/poison", "a"), bench.execution("/poison", "poison"))
     assert len(calls.calls) == 1
     assert all(isinstance(outcome, Failure) and outcome.exit_worker for outcome in outcomes)
 
 
 def test_the_context_of_a_shared_call_is_nobodys_own(bench: Bench, calls: Calls) -> None:
     soon = time.time() + 50
-    one, two = bench.job("/context", "a", deadline=soon + 9), bench.job("/context", "b", deadline=soon)
+    one, two = bench.execution("/context", "a", deadline=soon + 9), bench.execution("/context", "b", deadline=soon)
     one.delivery.fencing_token, two.delivery.fencing_token = 8, 5
     bench.run(one, two)
     assert calls.contexts == [shared_context([one, two])] == [Context("", 1, soon, 5, "/context")]
-    alone = bench.job("/context", "c")
+    alone = bench.execution("/context", "c")
     bench.run(alone)
     assert calls.contexts[1].request_id == alone.envelope.request_id
 
 
 @pytest.mark.feature("DB-09")
 def test_a_custom_metric_decides_how_many_documents_share_a_call(bench: Bench, calls: Calls) -> None:
-    outcomes = bench.run(bench.job("/metric", "4", "5"), bench.job("/metric", "2"), bench.job("/metric", "x"), bench.job("/metric", "-1"))
+    outcomes = bench.run(
+        bench.execution("/metric", "4", "5"),
+        bench.execution("/metric", "2"),
+        bench.execution("/metric", "x"),
+        bench.execution("/metric", "-1"),
+    )
     assert calls.calls == [["4", "5"], ["2"]]
     assert error(outcomes[2]).startswith("ValueError") and "custom_metric gave -1.0" in error(outcomes[3])
 
@@ -215,10 +230,10 @@ def test_a_custom_metric_decides_how_many_documents_share_a_call(bench: Bench, c
 def test_enough_requests_are_held_for_two_batches_whatever_their_size(bench: Bench) -> None:
     assert bench.batcher.ahead == 64  # /poison: two times 32 requests of one document
     for _ in range(20):
-        bench.run(bench.job("/poison", *"abcdefgh"))
+        bench.run(bench.execution("/poison", *"abcdefgh"))
     assert bench.batcher._ahead["/poison"] == 8
     for _ in range(200):
-        bench.run(bench.job("/poison"))
+        bench.run(bench.execution("/poison"))
     assert bench.batcher._ahead["/poison"] <= MAX_AHEAD
 
 
@@ -238,22 +253,22 @@ def test_a_worker_holds_what_fills_two_batches_before_it_knows_any_request(calls
 def test_an_output_that_cannot_be_encoded_fails_its_own_request(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     real = bench.processor.encode
 
-    def encode(job: Job, *rest: Any) -> Output:
-        if b"bad" in bytes(job.envelope.body):
+    def encode(execution: Execution, *rest: Any) -> Output:
+        if b"bad" in bytes(execution.envelope.body):
             raise TypeError("not JSON")
-        return real(job, *rest)
+        return real(execution, *rest)
 
     monkeypatch.setattr(bench.processor, "encode", encode)
-    one, bad = bench.run(bench.job("/in_place", "a"), bench.job("/in_place", "bad"))
+    one, bad = bench.run(bench.execution("/in_place", "a"), bench.execution("/in_place", "bad"))
     assert fields(one) == ["A"] and isinstance(bad, Failure) and bad.status.code is Code.INTERNAL
 
 
 async def test_async_endpoints_are_divided_in_the_same_way(bench: Bench, calls: Calls) -> None:
-    jobs = [bench.job("/async", text) for text in ("a", "poison", "b", "c")]
-    bench.admit(*jobs)
+    executions = [bench.execution("/async", text) for text in ("a", "poison", "b", "c")]
+    bench.admit(*executions)
     async for ended in bench.batcher.arun(bench.waiting.take(1e9)):
         bench.ended(ended)
-    outcomes = [bench.outcomes[job.envelope.request_id] for job in jobs]
+    outcomes = [bench.outcomes[execution.envelope.request_id] for execution in executions]
     assert error(outcomes[1]).startswith("ValueError")
     assert [fields(outcomes[n]) for n in (0, 2, 3)] == [["A"], ["B"], ["C"]]
     assert calls.calls[0] == ["a", "poison", "b", "c"] and len(calls.calls) == 5

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from streamflow.broker.envelope import JSON, Envelope
 from streamflow.broker.errors import Code, InvalidInput, Status
 from streamflow.workers import ledger
-from streamflow.workers.jobs import Failure, Output
+from streamflow.workers.executions import Failure, Output
 from streamflow.workers.ledger import FORGOTTEN, Ledger
 
 parameters, results = st.none() | st.just({"a": [1, "b"]}), st.none() | st.just({"r": {"x": 1}})

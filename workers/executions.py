@@ -1,4 +1,4 @@
-"""What moves through a worker: a `Job` is one delivery on its way, an `Outcome` what came of it, as data.
+"""What moves through a worker: an `Execution` is one delivery on its way, an `Outcome` what came of it, as data.
 
 `policy.py` turns an outcome into how the delivery is settled, `settle.py` carries that out.
 """
@@ -22,7 +22,7 @@ ANY = "*"  # one executor follows: it reads columns as well as a body that passe
 
 
 @dataclass(slots=True)
-class Job:
+class Execution:
     """One delivery being worked on. `spec` None = the executor has no such endpoint: pass the body through."""
 
     delivery: Delivery
@@ -59,7 +59,7 @@ class Job:
 
 
 class Output(NamedTuple):
-    """The executor ran: a body in the job's `accept` form, and what it changed in the envelope."""
+    """The executor ran: a body in the execution's `accept` form, and what it changed in the envelope."""
 
     body: bytes | memoryview = b""
     content_type: str = EMPTY
