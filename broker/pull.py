@@ -30,7 +30,7 @@ _PENDING_HEADER = b"Nats-Pending-Messages: "
 class Delivery:
     """One hand-over of one message. Settled once; a second call is harmless."""
 
-    __slots__ = ("_has_run", "_pull", "_reply", "_words", "attempt", "payload", "settled", "subject")
+    __slots__ = ("_has_run", "_pull", "_reply", "_words", "attempt", "is_spare", "payload", "settled", "subject")
 
     def __init__(self, pull: Pull, subject: bytes, reply: bytes, payload: bytes) -> None:
         self._pull = pull
@@ -38,6 +38,7 @@ class Delivery:
         self.subject = subject
         self.payload = payload
         self.settled = False
+        self.is_spare = False  # to be worked on when nothing else is there
         self._has_run = False
         # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<nanoseconds>.<pending>; a domain and an account may come
         # in front (ADR-15), a token may follow

@@ -43,14 +43,13 @@ class BatchRunner(Runner[Execution, Outcome]):
         }
         self._waiting = Waiting()
         self._plain: deque[tuple[float, Execution]] = deque()
-        self._stopping = False
         super().__init__(processor.run, done, name)
 
     @property
     def ahead(self) -> int:
         return self._batcher.ahead
 
-    def submit(self, execution: Execution) -> None:
+    def submit(self, execution: Execution, *, is_spare: bool = False) -> None:
         lane = self._lanes.get(execution.spec.name) if execution.spec is not None else None
         if lane is not None:
             lane.submit(execution)

@@ -222,7 +222,7 @@ class Handler:
         if execution.spec is not None and execution.spec.is_async and execution.spec.batching is None:
             execution.task = self._attend(execution.delivery, self._run_async(execution))
         else:
-            self._runner.submit(execution)
+            self._runner.submit(execution, is_spare=execution.delivery.is_spare)
 
     def _opens_stream(self, execution: Execution) -> bool:
         """Whether the client gets what this endpoint yields one by one. Within a stream, or beside other branches, it is collected."""

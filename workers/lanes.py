@@ -34,6 +34,7 @@ class Pace:
 
     def __init__(self, concurrency: int, has_async: bool, ahead: int = 0) -> None:
         self.slots = concurrency if has_async else 1
+        self._has_async = has_async
         self._ahead = ahead
         self._lent = 0
         self._mean_s = AHEAD_S
@@ -52,6 +53,12 @@ class Pace:
     def bulk_capacity(self) -> int:
         """Requests of jobs to have under way while nothing online is: less, since whatever comes online has to wait for them."""
         return self.slots + self._ahead_within(BULK_AHEAD_S)
+
+    @property
+    def spare(self) -> int:
+        """Requests of jobs that the executor's thread may have at hand beyond that, so that it need not wait for the loop between two of
+        them; whatever comes online goes first."""
+        return 0 if self._has_async or self._ahead else 1
 
     @property
     def bulk_held(self) -> int:
@@ -141,20 +148,28 @@ class Lanes:
         self._is_advancing = True
         try:
             while self._waiting and self._may_run():
-                self._accept(self._waiting.popleft())
+                delivery = self._waiting.popleft()
+                delivery.is_spare = self._under_way > self._pace.bulk_capacity
+                self._accept(delivery)
         finally:
             self._is_advancing = False
 
-    def _may_run(self) -> bool:
+    @property
+    def _under_way(self) -> int:
+        """Requests of jobs that run or are next: while the broker stores the outcome of one, another may."""
         assert self._bulk is not None
-        under_way = self._bulk.running - len(self._waiting)  # the next one runs while the broker stores the outcome of the last
+        return self._bulk.running - len(self._waiting)
+
+    def _may_run(self) -> bool:
+        under_way = self._under_way
         online = sum(pull.held for pull in self._online)
         is_free = not self._expected_until or time.monotonic() >= self._expected_until
         if is_free and under_way + online < self._pace.slots:
             return True
-        if under_way >= self._pace.bulk_capacity:
+        is_alone = is_free and not online
+        if under_way >= self._pace.bulk_capacity + (self._pace.spare if is_alone else 0):
             return False
-        if is_free and not online:
+        if is_alone:
             return True
         if self._shares < 1.0:
             return False

@@ -9,7 +9,8 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -24,7 +25,9 @@ class Runner(Generic[E, O]):
         self._work = work
         self._done = done
         self._loop = asyncio.get_running_loop()
-        self._queue: SimpleQueue[tuple[float, E] | None] = SimpleQueue()  # (time.monotonic() of arrival, execution)
+        self._queue: SimpleQueue[tuple[float, E] | None] = SimpleQueue()  # (time.monotonic() of arrival, execution); None: look around
+        self._spare: SimpleQueue[tuple[float, E]] = SimpleQueue()
+        self._stopping = False
         self._ended: deque[tuple[E, O]] = deque()
         self._flush_due = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -35,8 +38,13 @@ class Runner(Generic[E, O]):
         """Executions to hold beyond what the time of an execution suggests."""
         return 0
 
-    def submit(self, execution: E) -> None:
-        self._queue.put((monotonic(), execution))
+    def submit(self, execution: E, *, is_spare: bool = False) -> None:
+        """`is_spare`: to be run when nothing else is there."""
+        if is_spare:
+            self._spare.put((monotonic(), execution))
+            self._queue.put(None)
+        else:
+            self._queue.put((monotonic(), execution))
 
     def post(self, call: Callable[[], None]) -> None:
         """From the thread: run `call` on the loop, now rather than when the execution ends (a stream part)."""
@@ -47,12 +55,26 @@ class Runner(Generic[E, O]):
 
     def stop(self) -> None:
         """End the thread after what it has; an execution that never returns dies with the process (daemon thread)."""
+        self._stopping = True
         self._queue.put(None)
 
     def _run(self) -> None:
-        while (arrival := self._queue.get()) is not None:
+        while (arrival := self._next()) is not None:
             _, execution = arrival
             self._deliver(((execution, self._work(execution)),))
+
+    def _next(self) -> tuple[float, E] | None:
+        while True:
+            try:
+                arrival = self._queue.get_nowait()
+            except Empty:
+                with suppress(Empty):
+                    return self._spare.get_nowait()
+                if self._stopping:
+                    return None
+                arrival = self._queue.get()
+            if arrival is not None:
+                return arrival
 
     def _deliver(self, ended: Iterable[tuple[E, O]]) -> None:
         """From the thread: what ended, in one wake-up of the loop."""

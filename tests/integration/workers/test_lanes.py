@@ -45,6 +45,8 @@ class Slow(Executor):
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     Slow.runs.clear()
+    Gated.begun.clear()
+    Gated.may_end = threading.Semaphore(0)
 
 
 async def _inputs(count: int) -> AsyncIterator[jobs.Input]:
@@ -89,12 +91,12 @@ async def test_a_job_goes_on_when_the_last_online_request_is_done(settings: Brok
 class Gated(Executor):
     """Each of its runs waits until it may end."""
 
-    begun = 0
+    begun: list[str] = []
     may_end = threading.Semaphore(0)
 
     @requests
     def work(self, docs: DocList[TextDoc], **kwargs: Any) -> None:
-        Gated.begun += 1
+        Gated.begun.append(docs[0].text or "")
         Gated.may_end.acquire()
 
 
@@ -107,18 +109,31 @@ async def test_the_next_of_a_job_begins_before_the_broker_has_the_outcome_of_the
         await eventually(partial(_are_held, flow, 2), what="one runs and one waits in the worker")
         os.kill(own_broker.pid, signal.SIGSTOP)
         try:
-            began = Gated.begun
+            began = len(Gated.begun)
             Gated.may_end.release()
-            await eventually(lambda: Gated.begun == began + 1, 2.0, "the next one begins")
+            await eventually(lambda: len(Gated.begun) == began + 1, 2.0, "the next one begins")
         finally:
             os.kill(own_broker.pid, signal.SIGCONT)
             Gated.may_end.release(10)
-        await eventually(lambda: Gated.begun == 10, what="the end of the job")
+        await eventually(lambda: len(Gated.begun) == 10, what="the end of the job")
 
 
-async def _are_held(flow: Running, number: int) -> bool:
-    bulk = await flow.bus.consumer(subjects.work_stream(flow.graph.flow, "gated"), subjects.work_durable("bulk"))
-    return bulk is not None and bulk["num_ack_pending"] == number
+async def test_an_online_request_goes_before_those_of_a_job_that_the_worker_has_at_hand(settings: BrokerSettings, flow_name: str) -> None:
+    async with running(settings, Graph(flow_name, (Node("gated"),)), {"gated": Gated}) as flow:
+        await jobs.submit(flow.bus, jobs.Order(flow_name), _inputs(10))
+        await eventually(partial(_are_held, flow, 2), what="one runs and one waits in the worker")
+        asked = flow.dispatcher.send(Call("/", b'{"data": [{"text": "online"}]}', JSON))
+        await eventually(partial(_are_held, flow, 1, "now"), what="the worker has the online request")
+        assert Gated.begun == ["bulk"]
+        Gated.may_end.release(11)
+        assert (await asked).status.code is Code.OK
+        await eventually(lambda: len(Gated.begun) == 11, what="the end of the job")
+        assert Gated.begun[1] == "online"
+
+
+async def _are_held(flow: Running, number: int, lane: str = "bulk") -> bool:
+    found = await flow.bus.consumer(subjects.work_stream(flow.graph.flow, "gated"), subjects.work_durable(lane))
+    return found is not None and found["num_ack_pending"] == number
 
 
 def has_run(number: int) -> bool:
