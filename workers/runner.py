@@ -64,6 +64,7 @@ class Runner(Generic[E, O]):
             self._deliver(((execution, self._work(execution)),))
 
     def _next(self) -> tuple[float, E] | None:
+        """Waits for it. None: there is nothing left, and nothing will come."""
         while True:
             try:
                 arrival = self._queue.get_nowait()
