@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,6 +88,12 @@ async def outcome(bus: Bus, job: jobs.Job, number: int = 0) -> Envelope:
     return decode(found)
 
 
+async def has_worked_off(flow: Running, stream: str, durable: str) -> bool:
+    """Whether what reads at this place has read, and acknowledged, all that came."""
+    found = await flow.bus.consumer(stream, durable)
+    return found is not None and found["ack_floor"]["stream_seq"] > 0 and not found["num_ack_pending"] + found["num_pending"]
+
+
 # bodies that somebody still needs
 
 
@@ -94,7 +101,9 @@ async def test_parallel_roots_each_have_the_large_body(settings: BrokerSettings,
     graph = Graph(flow_name, (Node("a"), Node("b"), Node("join", needs=("a", "b"))))
     async with running(settings, graph, {"a": Passes, "join": Passes}) as flow:
         waiting = asyncio.create_task(ask(flow, large(), COLUMNS, accept=COLUMNS))
-        await asyncio.sleep(0.3)  # `a` has read the body, and removed it, before there is a worker of `b`
+        await eventually(
+            partial(has_worked_off, flow, subjects.work_stream(flow_name, "a"), subjects.work_durable("now")), what="`a` is done"
+        )
         flow.start_worker("b", Passes)
         answer = await waiting
         assert answer.status.code is Code.OK, answer.status
@@ -105,7 +114,8 @@ async def test_shards_that_all_answer_each_have_the_large_body(settings: BrokerS
     async with running(settings, graph, {"a": Passes}) as flow:
         flow.start_worker("b", Passes, shard=0)
         waiting = asyncio.create_task(ask(flow, large(), COLUMNS, accept=COLUMNS))
-        await asyncio.sleep(0.3)
+        place = subjects.fan_out_stream(flow_name, "b"), subjects.shard_durable(0)
+        await eventually(partial(has_worked_off, flow, *place), what="the first shard is done")
         flow.start_worker("b", Passes, shard=1)
         answer = await waiting
         assert answer.status.code is Code.OK, answer.status
@@ -133,7 +143,7 @@ async def test_large_inputs_run_again_in_another_flow(settings: BrokerSettings, 
         assert progress.failed == 0, (await outcome(flow.bus, again)).status
 
 
-async def test_large_bodies_of_a_job_wait_for_room(settings: BrokerSettings, flow_name: str) -> None:
+async def test_large_bodies_of_a_job_wait_for_room(settings: BrokerSettings, flow_name: str, caplog: pytest.LogCaptureFixture) -> None:
     small = settings.model_copy(update={"max_queue_bytes": 2 << 20})
     graph = Graph(flow_name, (Node("a"), Node("b", needs=("a",))))
     async with running(small, graph, {"a": Passes, "b": Held}) as flow:
@@ -143,7 +153,7 @@ async def test_large_bodies_of_a_job_wait_for_room(settings: BrokerSettings, flo
             return int((await flow.bus.api(f"STREAM.INFO.{subjects.blob_stream(flow_name)}"))["state"]["bytes"]) > 3 << 20
 
         await eventually(is_full, what="there is no more room")
-        await asyncio.sleep(0.5)
+        await eventually(lambda: "its body waits" in caplog.text, what="a body waits for room")
         Held.gate.set()
         assert (await finished(flow.bus, job)).failed == 0
 
