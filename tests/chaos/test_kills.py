@@ -29,6 +29,7 @@ async def test_p1_workers_killed_in_the_middle_of_batches(programs: Programs, sa
     ledger = programs.folder / "ledger"
     batched = step("work", replicas=4, ledger=str(ledger), mark=MARK, pause_s=0.1, spread_s=0.3)
     batched["uses_dynamic_batching"] = {"/run": {"preferred_batch_size": 16, "timeout": 20}}
+    batched["max_deliver"] = 20  # one worker in four is killed each second: 5 of them die with some innocent request in hand
     program, addresses = programs.flow(flow_file(programs.folder, "batches", [batched]))
     broker_url, half = broker_of(program), size("P1_REQUESTS", 20_000, 200_000) // 2
     killer, chance = WorkerKiller(ledger, SEED, spare=1), random.Random(SEED)
