@@ -87,7 +87,7 @@ class Server:
     def leads(self, size: int) -> bool:
         """Whether it leads a cluster of `size` servers that are all there."""
         others = self._monitored("jsz").get("meta_cluster", {}).get("replicas") or []
-        return len(others) == size - 1 and all(each["current"] for each in others)
+        return len(others) == size - 1 and all(each["current"] and not each.get("offline") for each in others)
 
     def _monitored(self, what: str) -> dict[str, Any]:
         try:
