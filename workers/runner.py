@@ -26,7 +26,7 @@ class Runner(Generic[E, O]):
         self._done = done
         self._loop = asyncio.get_running_loop()
         self._queue: SimpleQueue[tuple[float, E] | None] = SimpleQueue()  # (time.monotonic() of arrival, execution); None: look around
-        self._spare: SimpleQueue[tuple[float, E]] = SimpleQueue()
+        self._spare: SimpleQueue[E] = SimpleQueue()
         self._stopping = False
         self._ended: deque[tuple[E, O]] = deque()
         self._flush_due = False
@@ -41,7 +41,7 @@ class Runner(Generic[E, O]):
     def submit(self, execution: E, *, is_spare: bool = False) -> None:
         """`is_spare`: to be run when nothing else is there."""
         if is_spare:
-            self._spare.put((monotonic(), execution))
+            self._spare.put(execution)
             self._queue.put(None)
         else:
             self._queue.put((monotonic(), execution))
@@ -59,11 +59,10 @@ class Runner(Generic[E, O]):
         self._queue.put(None)
 
     def _run(self) -> None:
-        while (arrival := self._next()) is not None:
-            _, execution = arrival
+        while (execution := self._next()) is not None:
             self._deliver(((execution, self._work(execution)),))
 
-    def _next(self) -> tuple[float, E] | None:
+    def _next(self) -> E | None:
         """Waits for it. None: there is nothing left, and nothing will come."""
         while True:
             try:
@@ -75,7 +74,7 @@ class Runner(Generic[E, O]):
                     return None
                 arrival = self._queue.get()
             if arrival is not None:
-                return arrival
+                return arrival[1]
 
     def _deliver(self, ended: Iterable[tuple[E, O]]) -> None:
         """From the thread: what ended, in one wake-up of the loop."""

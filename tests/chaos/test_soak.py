@@ -60,23 +60,28 @@ class History:
 
     def grown(self) -> list[str]:
         """What the last third has more of than the one before it, beyond the coming and going of single connections."""
-        third = len(self.seconds) // 3
         return [
-            f"{self.name}: {what} from {max(values[third : 2 * third])} to {max(values[2 * third :])}"
-            for what, values in (("descriptors", self.files), ("threads", self.threads))
-            if min(values[2 * third :]) > max(values[third : 2 * third])
+            f"{self.name}: {what} from {max(before)} to {max(after)}"
+            for what, (before, after) in (("descriptors", _thirds(self.files)), ("threads", _thirds(self.threads)))
+            if min(after) > max(before)
         ]
 
     @property
     def peaks(self) -> tuple[int, int]:
         """Of the second third and of the last, bytes."""
-        third = len(self.rss) // 3
-        return max(self.rss[third : 2 * third]), max(self.rss[2 * third :])
+        before, after = _thirds(self.rss)
+        return max(before), max(after)
 
     def __str__(self) -> str:
         part = -(-len(self.rss) // PARTS)
         sizes = " ".join(f"{min(self.rss[at : at + part]) / MIB:.1f}" for at in range(0, len(self.rss), part))
         return f"{self.name}: {self.slope_mib_h:+.1f} MiB/h, {self.files[-1]} descriptors, {self.threads[-1]} threads; MiB: {sizes}"
+
+
+def _thirds(values: list[int]) -> tuple[list[int], list[int]]:
+    """The second and the last of a run."""
+    third = len(values) // 3
+    return values[third : 2 * third], values[2 * third :]
 
 
 async def test_nothing_grows(programs: Programs, say: Callable[[str], None]) -> None:

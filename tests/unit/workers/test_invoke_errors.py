@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +15,6 @@ from streamflow.workers.executor import Executor, requests
 from streamflow.workers.invoke import EndpointError, Invoker
 
 from .calling import In, returning, run, texts
-
-FIXTURES = Path(__file__).parents[2] / "fixtures" / "executors"
 
 
 class Raises(Executor):
